@@ -1,0 +1,55 @@
+/**
+ * Chromium and SwiftShader as they come through npm: `@sparticuz/chromium` carries a headless Chromium for Linux x64
+ * together with SwiftShader, a Vulkan driver that computes on the CPU. Both are unpacked once into `.cache/`.
+ * Paths are taken from the working directory, which for npm scripts and vitest is the repository's root.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { brotliDecompressSync } from 'node:zlib';
+
+/** True where the package's binaries can run. Elsewhere a browser and a GPU of the machine are used. */
+export const carriesChromium = process.platform === 'linux' && process.arch === 'x64';
+
+/**
+ * The folder with the unpacked binaries; unpacks them when it does not exist (3 s, 200 MB).
+ * Chromium finds SwiftShader only in its own folder, so they share one.
+ */
+export function unpackedChromium(): string {
+  if (!carriesChromium) {
+    throw new Error(
+      `@sparticuz/chromium has binaries for linux-x64, and this is ${process.platform}-${process.arch}. ` +
+        'Use a GPU and a browser of this machine: PALIMPSEST_ADAPTER=gpu PALIMPSEST_CHROMIUM=/path/to/chrome',
+    );
+  }
+  const carrier = resolve('node_modules/@sparticuz/chromium');
+  if (!existsSync(carrier)) {
+    throw new Error(`${carrier} does not exist: run "node tools/setup.mjs" in the repository's root.`);
+  }
+  const { version } = JSON.parse(readFileSync(join(carrier, 'package.json'), 'utf8')) as {
+    version: string;
+  };
+  const folder = resolve('.cache', `chromium-${version}`);
+  if (existsSync(folder)) return folder;
+
+  // Unpacked beside and renamed, so that an interrupted or a concurrent run never leaves half a folder.
+  const partial = `${folder}.${process.pid}`;
+  mkdirSync(partial, { recursive: true });
+  const unbrotli = (name: string) => brotliDecompressSync(readFileSync(join(carrier, 'bin', name)));
+  writeFileSync(join(partial, 'chromium'), unbrotli('chromium.br'), { mode: 0o755 });
+  for (const archive of ['swiftshader.tar.br', 'al2023.tar.br', 'fonts.tar.br']) {
+    const tar = spawnSync('tar', ['-xf', '-', '--no-same-owner', '-C', partial], {
+      input: unbrotli(archive),
+    });
+    if (tar.status !== 0) {
+      throw new Error(`tar could not unpack ${archive}: ${tar.error?.message ?? tar.stderr}`);
+    }
+  }
+  try {
+    renameSync(partial, folder);
+  } catch (cause) {
+    rmSync(partial, { recursive: true });
+    if (!existsSync(folder)) throw cause;
+  }
+  return folder;
+}

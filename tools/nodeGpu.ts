@@ -1,0 +1,86 @@
+/**
+ * WebGPU in Node: Dawn from the npm package `webgpu`, on the machine's GPU or on SwiftShader.
+ *
+ *   PALIMPSEST_ADAPTER=gpu          the machine's own Vulkan, Metal or Direct3D, or an error
+ *   PALIMPSEST_ADAPTER=swiftshader  the CPU, the same on every machine (Linux x64); what the tests ask for
+ *   unset                           the machine's own, and where it has none, SwiftShader
+ */
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { create, globals } from 'webgpu';
+import { carriesChromium, unpackedChromium } from './chromium.ts';
+
+interface NodeGpuOptions {
+  /** Dawn's toggles to switch on, e.g. `vulkan_enable_f16_on_nvidia`, `allow_unsafe_apis`. */
+  toggles?: string[];
+}
+
+// Node aborts when what create() returned is collected while a device of it lives; a test runner drops modules.
+const forever = globalThis as { palimpsestDawn?: GPU[] };
+
+/**
+ * The `GPU` to request adapters from; also puts WebGPU's constants (`GPUBufferUsage`, ...) on `globalThis`.
+ * Fails with an Error that says what was tried when no adapter answers.
+ */
+export async function nodeGpu(options: NodeGpuOptions = {}): Promise<GPU> {
+  const wanted = process.env.PALIMPSEST_ADAPTER ?? 'any';
+  if (!['any', 'gpu', 'swiftshader'].includes(wanted)) {
+    throw new Error(`PALIMPSEST_ADAPTER is "${wanted}"; it can be gpu, swiftshader or unset.`);
+  }
+  const { toggles = [] } = options;
+  const flags = toggles.length > 0 ? [`enable-dawn-features=${toggles.join(',')}`] : [];
+
+  if (wanted !== 'swiftshader') {
+    const gpu = createDawn(flags);
+    if (await gpu.requestAdapter()) return gpu;
+    if (wanted === 'gpu' || !carriesChromium) {
+      throw new Error(
+        'This machine offers no WebGPU adapter to Node. On Linux, Dawn needs libvulkan.so.1 (Debian: apt install ' +
+          'libvulkan1) and the Vulkan driver of the GPU; on Linux x64 PALIMPSEST_ADAPTER=swiftshader needs neither.',
+      );
+    }
+  }
+  loadSwiftShader();
+  const gpu = createDawn(flags);
+  if (!(await gpu.requestAdapter())) {
+    throw new Error(
+      `SwiftShader gave no adapter; VK_ICD_FILENAMES is ${process.env.VK_ICD_FILENAMES}. In a worker thread the ` +
+        'variable must be set in the main thread: call loadSwiftShader() there.',
+    );
+  }
+  return gpu;
+}
+
+/** A `GPU` that computes nothing: Dawn's null backend compiles every WGSL, extensions included, on any machine. */
+export function nullGpu(options: NodeGpuOptions = {}): GPU {
+  const { toggles = ['allow_unsafe_apis'] } = options;
+  return createDawn(['backend=null', `enable-dawn-features=${toggles.join(',')}`]);
+}
+
+/**
+ * Makes SwiftShader the Vulkan driver of this process. The driver is found through an environment variable that native
+ * code reads, so where there are worker threads the main one must have called this (their `process.env` is a copy).
+ */
+export function loadSwiftShader(): void {
+  const folder = unpackedChromium();
+  process.env.VK_ICD_FILENAMES = join(folder, 'vk_swiftshader_icd.json');
+  delete process.env.VK_DRIVER_FILES; // where set, it takes precedence
+  try {
+    // Opened here, the loader is there already when Dawn asks the system for "libvulkan.so.1". dlopen of something that
+    // is no Node add-on always throws, and what it opened stays open. 0x1000 is RTLD_NODELETE.
+    process.dlopen(
+      { exports: {} },
+      join(folder, 'libvulkan.so.1'),
+      constants.dlopen.RTLD_NOW | constants.dlopen.RTLD_GLOBAL | 0x1000,
+    );
+  } catch (error) {
+    if (!String(error).includes('did not self-register')) throw error;
+  }
+}
+
+function createDawn(flags: string[]): GPU {
+  Object.assign(globalThis, globals);
+  const gpu = create(flags);
+  (forever.palimpsestDawn ??= []).push(gpu);
+  return gpu;
+}
