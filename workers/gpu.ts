@@ -1,0 +1,483 @@
+/**
+ * The GPU: device and limits, buffers, linking WGSL, pipelines, recording calls, reading back.
+ * Only this file says `navigator.gpu`, `GPUDevice`, `GPUBuffer`, `createBuffer`. It knows nothing of a model.
+ */
+import { PalimpsestError, type DeviceReport } from './protocol.ts';
+
+// ------------------------------------------------------------------------------------------ shader table
+
+/** A piece of WGSL that kernels link. Libraries that fill the same slot (matrix_*, sum_*) offer the same functions. */
+export interface Library {
+  name: string;
+  source: string;
+}
+
+/**
+ * One row of the shader table. `binds` are the variables of group 0 in binding order and `consts` the constants a caller
+ * sets; both are checked against the WGSL when it is linked. `grid` gives workgroups [x, y, z] for so many tokens.
+ */
+export interface Kernel<Bind extends string = string, Const extends string = string> {
+  name: string;
+  source: string;
+  binds: readonly Bind[];
+  consts: readonly Const[];
+  grid: (c: Record<Const, number>, tokens: number) => readonly [number, number, number];
+}
+
+/** Make a table row; the entry point is named as the row. */
+export function kernel<const Bind extends string, const Const extends string>(
+  name: string,
+  source: string,
+  row: {
+    binds: readonly Bind[];
+    consts: readonly Const[];
+    grid: (c: Record<Const, number>, tokens: number) => readonly [number, number, number];
+  },
+): Kernel<Bind, Const> {
+  return { name, source, ...row };
+}
+
+/**
+ * Link one kernel: libraries first, directives hoisted and de-duplicated, `const NAME = value;` lines replaced by name.
+ * Throws on a constant that no source declares, so a typing error cannot pass silently.
+ */
+export function link(name: string, sources: string[], consts: Record<string, number>): string {
+  let code = sources.join('\n');
+  const directive = /^(enable|requires|diagnostic)\b.*;$/gm;
+  const directives = new Set(code.match(directive) ?? []);
+  code = code.replace(directive, '');
+  for (const [key, value] of Object.entries(consts)) {
+    const line = new RegExp(`^const ${key} = [^;]*;`, 'm');
+    const found = line.exec(code);
+    if (!found) throw new Error(`${name}: no const ${key} to set`);
+    const literal = /u;$/.test(found[0]) ? `${value}u` : Number.isInteger(value) ? `${value}.0` : `${value}`;
+    code = code.replace(line, `const ${key} = ${literal};`);
+  }
+  return [...directives, code].join('\n');
+}
+
+interface BindLine {
+  group: number;
+  binding: number;
+  name: string;
+  type: GPUBufferBindingType;
+}
+
+/** The `@group(g) @binding(b) var<...> name` lines of a linked text, in order of group and binding. */
+export function bindLines(code: string): BindLine[] {
+  const lines = code.matchAll(
+    /@group\((\d)\)\s*@binding\((\d+)\)\s*var<(uniform|storage)(?:,\s*(read|read_write))?>\s*(\w+)/g,
+  );
+  return [...lines]
+    .map(([, group, binding, space, access, name]): BindLine => {
+      const type = space === 'uniform' ? 'uniform' : access === 'read_write' ? 'storage' : 'read-only-storage';
+      return { group: Number(group), binding: Number(binding), name: name!, type };
+    })
+    .sort((a, b) => a.group - b.group || a.binding - b.binding);
+}
+
+// ------------------------------------------------------------------------------------- tensors and calls
+
+/** What a buffer is for; `Gpu.bytes` adds them up by kind. */
+export type TensorKind = 'weights' | 'recurrent' | 'latent' | 'scratch';
+
+/** A named buffer on the GPU. `shape` is for people and messages; the last axis is the fastest. 4-byte elements. */
+export interface Tensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly bytes: number;
+  readonly kind: TensorKind;
+  readonly buffer: GPUBuffer;
+}
+
+/** A compiled kernel: pipeline ready after `await gpu.ready()`. */
+export interface Program {
+  readonly name: string;
+  readonly code: string;
+  readonly lines: readonly BindLine[];
+  readonly layouts: readonly GPUBindGroupLayout[];
+  readonly grid: (tokens: number) => readonly [number, number, number];
+  pipeline: GPUComputePipeline | null;
+}
+
+/** A program with its buffers bound: what a plan is made of. Recording a call allocates nothing. */
+export interface Call {
+  readonly program: Program;
+  readonly groups: readonly GPUBindGroup[];
+}
+
+/** The least any adapter must offer; tests run on exactly this. Storage bytes are per binding. */
+export const FLOOR = {
+  storageBuffers: 10,
+  bindingBytes: 128 * 1024 * 1024,
+  workgroupBytes: 16 * 1024,
+  invocations: 256,
+} as const;
+
+/** Optional features that kernels have variants for. */
+const WANTED: GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'];
+
+export interface GpuOptions {
+  /** Ask for exactly the floor and for no optional feature but those named here. */
+  floor: boolean;
+  features: GPUFeatureName[];
+}
+
+/** Everything the adapter has: what the page and the tools use. */
+export const FULL: GpuOptions = { floor: false, features: WANTED };
+
+/** One device and all that lives on it. After `destroy()`, `bytes` is 0 for every kind. */
+export class Gpu {
+  readonly report: DeviceReport;
+  /** Bytes of live tensors by kind. */
+  readonly bytes: Record<TensorKind, number> = { weights: 0, recurrent: 0, latent: 0, scratch: 0 };
+  /** Resolves with the reason when the device is gone, `destroy()` apart. */
+  readonly lost: Promise<string>;
+
+  readonly #device: GPUDevice;
+  readonly #tensors = new Set<Tensor>();
+  readonly #layouts = new Map<string, GPUBindGroupLayout>();
+  readonly #programs = new Map<string, Program>();
+  readonly #compiling = new Set<Promise<void>>();
+  #readback: GPUBuffer | null = null;
+  #gone: string | null = null;
+
+  private constructor(device: GPUDevice, report: DeviceReport) {
+    this.#device = device;
+    this.report = report;
+    this.lost = device.lost.then((info) => {
+      this.#gone = info.message || info.reason;
+      return info.reason === 'destroyed' ? new Promise<string>(() => {}) : this.#gone;
+    });
+  }
+
+  /**
+   * Open the adapter of a WebGPU entry point (`navigator.gpu`, or npm `webgpu` in Node).
+   * Fails: NoWebGPU, LimitTooSmall.
+   */
+  static async open(gpu: GPU | undefined, options: GpuOptions): Promise<Gpu> {
+    if (!gpu) {
+      throw new PalimpsestError(
+        'NoWebGPU',
+        'This browser has no WebGPU. Use a current Chrome, Edge, Safari or Firefox, on a page served over https or from localhost.',
+      );
+    }
+    const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
+    if (!adapter) {
+      throw new PalimpsestError(
+        'NoWebGPU',
+        'WebGPU is there, but it found no graphics adapter. Switch on hardware acceleration in the browser settings, or update the graphics driver.',
+      );
+    }
+    const has = adapter.limits;
+    const need: [string, number, number][] = [
+      ['storage buffers per shader stage', has.maxStorageBuffersPerShaderStage, FLOOR.storageBuffers],
+      ['bytes in one storage binding', has.maxStorageBufferBindingSize, FLOOR.bindingBytes],
+      ['bytes of workgroup memory', has.maxComputeWorkgroupStorageSize, FLOOR.workgroupBytes],
+      ['invocations per workgroup', has.maxComputeInvocationsPerWorkgroup, FLOOR.invocations],
+    ];
+    for (const [what, offered, floor] of need) {
+      if (offered < floor) {
+        throw new PalimpsestError(
+          'LimitTooSmall',
+          `This adapter offers ${offered} ${what}; ${floor} are needed. Another browser or a newer driver may offer more.`,
+        );
+      }
+    }
+    const bindingBytes = options.floor ? FLOOR.bindingBytes : has.maxStorageBufferBindingSize;
+    const features = options.features.filter((f) => adapter.features.has(f));
+    const device = await adapter.requestDevice({
+      requiredFeatures: features,
+      requiredLimits: {
+        maxStorageBuffersPerShaderStage: FLOOR.storageBuffers,
+        maxStorageBufferBindingSize: bindingBytes,
+        maxBufferSize: options.floor ? 2 * FLOOR.bindingBytes : has.maxBufferSize,
+        maxComputeWorkgroupStorageSize: FLOOR.workgroupBytes,
+        maxComputeInvocationsPerWorkgroup: FLOOR.invocations,
+        maxComputeWorkgroupSizeX: FLOOR.invocations,
+      },
+    });
+    const info = adapter.info;
+    const words = [info.vendor, info.architecture, info.device, info.description];
+    const name = [...new Set(words.filter((w) => w))].join(' ') || 'unnamed adapter';
+    const software = info.isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|software/i.test(name);
+    return new Gpu(device, { name, software, features, maxBindingBytes: bindingBytes });
+  }
+
+  /** Does this device have an optional feature, e.g. 'subgroups'? */
+  has(feature: GPUFeatureName): boolean {
+    return this.#device.features.has(feature);
+  }
+
+  // -------------------------------------------------------------------------------------------- buffers
+
+  /** A zeroed tensor of 4-byte elements. Call within `guard` to have a refused allocation reported. */
+  tensor(kind: TensorKind, name: string, shape: readonly number[]): Tensor {
+    const bytes = Math.max(16, Math.ceil((4 * shape.reduce((a, b) => a * b, 1)) / 16) * 16);
+    this.#checkBinding(name, bytes);
+    const usage =
+      GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC | GPUBufferUsage.UNIFORM;
+    const buffer = this.#device.createBuffer({ label: name, size: bytes, usage });
+    const tensor: Tensor = { name, shape, bytes, kind, buffer };
+    this.#tensors.add(tensor);
+    this.bytes[kind] += bytes;
+    return tensor;
+  }
+
+  /** A tensor holding these values. */
+  upload(kind: TensorKind, name: string, shape: readonly number[], values: Float32Array | Uint32Array): Tensor {
+    const tensor = this.tensor(kind, name, shape);
+    this.write(tensor, 0, values);
+    return tensor;
+  }
+
+  /** Write values at an element offset; ordered before any later submit. */
+  write(tensor: Tensor, element: number, values: Float32Array | Uint32Array): void {
+    this.#device.queue.writeBuffer(tensor.buffer, 4 * element, values.buffer, values.byteOffset, values.byteLength);
+  }
+
+  /** Give a tensor's memory back at once. */
+  release(tensor: Tensor): void {
+    if (!this.#tensors.delete(tensor)) return;
+    tensor.buffer.destroy();
+    this.bytes[tensor.kind] -= tensor.bytes;
+  }
+
+  /** Run allocations and report a refused one. Fails: OutOfMemory, LimitTooSmall. */
+  async guard<T>(what: string, work: () => Promise<T> | T): Promise<T> {
+    this.#device.pushErrorScope('validation');
+    this.#device.pushErrorScope('out-of-memory');
+    let result: T;
+    try {
+      result = await work();
+    } catch (error) {
+      await Promise.all([this.#device.popErrorScope(), this.#device.popErrorScope()]);
+      throw error;
+    }
+    const [memory, invalid] = await Promise.all([
+      this.#device.popErrorScope(),
+      this.#device.popErrorScope(),
+    ]);
+    if (memory) {
+      const held = Object.values(this.bytes).reduce((a, b) => a + b, 0);
+      throw new PalimpsestError(
+        'OutOfMemory',
+        `The GPU has no room for ${what} (${megabytes(held)} asked for in all). Close other tabs or choose a smaller model or context.`,
+      );
+    }
+    if (invalid) throw new Error(`${what}: ${invalid.message}`);
+    return result;
+  }
+
+  #checkBinding(name: string, bytes: number): void {
+    if (bytes > this.report.maxBindingBytes) {
+      throw new PalimpsestError(
+        'LimitTooSmall',
+        `${name} needs a binding of ${megabytes(bytes)}, this GPU allows ${megabytes(this.report.maxBindingBytes)}. Choose a smaller context or model.`,
+      );
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------- programs
+
+  /**
+   * Link and compile a kernel with these libraries and constants; the same request gives the same program.
+   * The pipeline compiles in the background: await `ready()` before recording.
+   */
+  program<B extends string, C extends string>(
+    kernel: Kernel<B, C>,
+    libraries: Library[],
+    consts: Record<C, number>,
+    libraryConsts: Record<string, number> = {},
+  ): Program {
+    const all = { ...libraryConsts, ...consts };
+    const key = JSON.stringify([kernel.name, kernel.source.length, libraries.map((l) => l.name), all]);
+    const known = this.#programs.get(key);
+    if (known) return known;
+
+    const code = link(kernel.name, [...libraries.map((l) => l.source), kernel.source], all);
+    const lines = bindLines(code);
+    const found = lines.filter((l) => l.group === 0).map((l) => l.name);
+    if (found.join(' ') !== kernel.binds.join(' ')) {
+      throw new Error(`${kernel.name} binds ${found.join(' ')}; the table says ${kernel.binds.join(' ')}`);
+    }
+    const groups = Math.max(0, ...lines.map((l) => l.group)) + 1;
+    const layouts = Array.from({ length: groups }, (_, g) => this.#layout(lines.filter((l) => l.group === g)));
+    const program: Program = {
+      name: kernel.name,
+      code,
+      lines,
+      layouts,
+      grid: (tokens) => kernel.grid(consts, tokens),
+      pipeline: null,
+    };
+    this.#programs.set(key, program);
+    const compiling = this.#compile(program).finally(() => this.#compiling.delete(compiling));
+    compiling.catch(() => {}); // reported by ready()
+    this.#compiling.add(compiling);
+    return program;
+  }
+
+  async #compile(program: Program): Promise<void> {
+    const module = this.#device.createShaderModule({ label: program.name, code: program.code });
+    const layout = this.#device.createPipelineLayout({ bindGroupLayouts: [...program.layouts] });
+    try {
+      program.pipeline = await this.#device.createComputePipelineAsync({
+        label: program.name,
+        layout,
+        compute: { module, entryPoint: program.name },
+      });
+    } catch (error) {
+      const { messages } = await module.getCompilationInfo();
+      const errors = messages.filter((m) => m.type === 'error');
+      const text = errors.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`).join('\n');
+      throw new Error(`${program.name} does not compile:\n${text || String(error)}`, { cause: error });
+    }
+  }
+
+  #layout(lines: readonly BindLine[]): GPUBindGroupLayout {
+    const key = lines.map((l) => `${l.binding}:${l.type}`).join(' ');
+    let layout = this.#layouts.get(key);
+    if (!layout) {
+      layout = this.#device.createBindGroupLayout({
+        label: key,
+        entries: lines.map((l) => ({
+          binding: l.binding,
+          visibility: GPUShaderStage.COMPUTE,
+          buffer: { type: l.type },
+        })),
+      });
+      this.#layouts.set(key, layout);
+    }
+    return layout;
+  }
+
+  /** Wait until every program asked for has its pipeline. A kernel that does not compile is thrown here. */
+  async ready(): Promise<void> {
+    await Promise.all(this.#compiling);
+  }
+
+  // ---------------------------------------------------------------------------------------------- calls
+
+  /** Bind buffers by name, those of all groups together. Missing and surplus names are refused. */
+  bind(program: Program, tensors: Record<string, Tensor>): Call {
+    const names = new Set(program.lines.map((l) => l.name));
+    for (const name of Object.keys(tensors)) {
+      if (!names.has(name)) throw new Error(`${program.name} has no binding ${name}; it has ${[...names].join(' ')}`);
+    }
+    const groups = program.layouts.map((layout, g) =>
+      this.#device.createBindGroup({
+        label: program.name,
+        layout,
+        entries: program.lines
+          .filter((l) => l.group === g)
+          .map((l) => {
+            const tensor = tensors[l.name];
+            if (!tensor) throw new Error(`${program.name}: nothing bound to ${l.name}`);
+            return { binding: l.binding, resource: { buffer: tensor.buffer } };
+          }),
+      }),
+    );
+    return { program, groups };
+  }
+
+  /** Record calls, in order, into one command buffer; submit it with `submit`. A buffer can be submitted once. */
+  record(calls: readonly Call[], tokens: number): GPUCommandBuffer {
+    const encoder = this.#device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (const { program, groups } of calls) {
+      if (!program.pipeline) throw new Error(`${program.name} was recorded before ready()`);
+      const [x, y, z] = program.grid(tokens);
+      pass.setPipeline(program.pipeline);
+      for (let g = 0; g < groups.length; g++) pass.setBindGroup(g, groups[g]!);
+      pass.dispatchWorkgroups(x, y, z);
+    }
+    pass.end();
+    return encoder.finish();
+  }
+
+  /** Hand recorded work to the GPU. Fails: DeviceLost. */
+  submit(commands: GPUCommandBuffer): void {
+    this.#alive();
+    this.#device.queue.submit([commands]);
+  }
+
+  /** Copy `count` elements between tensors, on the GPU. */
+  copy(from: Tensor, fromElement: number, to: Tensor, toElement: number, count: number): void {
+    this.#alive();
+    const encoder = this.#device.createCommandEncoder();
+    encoder.copyBufferToBuffer(from.buffer, 4 * fromElement, to.buffer, 4 * toElement, 4 * count);
+    this.#device.queue.submit([encoder.finish()]);
+  }
+
+  /** Set tensors to zero, on the GPU. */
+  clear(tensors: readonly Tensor[]): void {
+    this.#alive();
+    const encoder = this.#device.createCommandEncoder();
+    for (const { buffer } of tensors) encoder.clearBuffer(buffer);
+    this.#device.queue.submit([encoder.finish()]);
+  }
+
+  /** Read `count` 4-byte elements back, after all work submitted so far. Fails: DeviceLost. */
+  async read(tensor: Tensor, element = 0, count = tensor.bytes / 4 - element): Promise<ArrayBuffer> {
+    this.#alive();
+    const bytes = 4 * count;
+    const staging = this.#takeReadback(bytes);
+    const encoder = this.#device.createCommandEncoder();
+    encoder.copyBufferToBuffer(tensor.buffer, 4 * element, staging, 0, bytes);
+    this.#device.queue.submit([encoder.finish()]);
+    try {
+      await staging.mapAsync(GPUMapMode.READ, 0, bytes);
+    } catch (error) {
+      this.#alive();
+      throw error;
+    }
+    const copy = staging.getMappedRange(0, bytes).slice(0);
+    staging.unmap();
+    if (!this.#readback) this.#readback = staging;
+    else staging.destroy();
+    return copy;
+  }
+
+  /** The kept staging buffer where it is large enough and free, so that a token's readback allocates nothing. */
+  #takeReadback(bytes: number): GPUBuffer {
+    const kept = this.#readback;
+    this.#readback = null;
+    if (kept && kept.size >= bytes) return kept;
+    kept?.destroy();
+    return this.#device.createBuffer({
+      label: 'readback',
+      size: Math.max(64 * 1024, bytes),
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
+  }
+
+  /** Wait until all submitted work is done. */
+  async idle(): Promise<void> {
+    await this.#device.queue.onSubmittedWorkDone();
+    this.#alive();
+  }
+
+  #alive(): void {
+    if (this.#gone !== null) {
+      throw new PalimpsestError(
+        'DeviceLost',
+        `The graphics device went away (${this.#gone}). Reload the model to go on.`,
+      );
+    }
+  }
+
+  /** Free every tensor and the device. */
+  destroy(): void {
+    for (const tensor of [...this.#tensors]) this.release(tensor);
+    this.#readback?.destroy();
+    this.#readback = null;
+    this.#programs.clear();
+    this.#device.destroy();
+  }
+}
+
+/** Bytes for people: "341 MB". */
+export function megabytes(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
+}
