@@ -154,6 +154,8 @@ export interface Sampling {
   maxTokens: number;
   /** Texts that end the answer; they are not part of it. */
   stop: string[];
+  /** How many of the best tokens to report with each token, 0 to 64. */
+  candidates: number;
 }
 
 /** One generated token as it arrives. `text` is what became readable with it: '' while a character is incomplete. */
@@ -163,7 +165,7 @@ export interface Token {
   text: string;
   /** Natural log of its probability before temperature, penalty and filters. */
   logprob: number;
-  /** The best candidates at this position, likewise; most probable first. */
+  /** The best `Sampling.candidates` tokens at this position, likewise; most probable first. */
   candidates: { id: number; text: string; logprob: number }[];
 }
 
