@@ -24,7 +24,9 @@ export function unpackedChromium(): string {
   }
   const carrier = resolve('node_modules/@sparticuz/chromium');
   if (!existsSync(carrier)) {
-    throw new Error(`${carrier} does not exist: run "node tools/setup.mjs" in the repository's root.`);
+    throw new Error(
+      `${carrier} does not exist: run "node tools/setup.mjs" in the repository's root.`,
+    );
   }
   const { version } = JSON.parse(readFileSync(join(carrier, 'package.json'), 'utf8')) as {
     version: string;
@@ -45,6 +47,11 @@ export function unpackedChromium(): string {
       throw new Error(`tar could not unpack ${archive}: ${tar.error?.message ?? tar.stderr}`);
     }
   }
+  // The carried configuration names folders of another machine.
+  writeFileSync(
+    join(partial, 'fonts.conf'),
+    `<fontconfig><dir>${join(folder, 'fonts')}</dir><cachedir>${join(folder, 'fonts-cache')}</cachedir></fontconfig>\n`,
+  );
   try {
     renameSync(partial, folder);
   } catch (cause) {
@@ -52,4 +59,55 @@ export function unpackedChromium(): string {
     if (!existsSync(folder)) throw cause;
   }
   return folder;
+}
+
+/** How to start a Chromium with WebGPU through Playwright. */
+export interface ChromiumLaunch {
+  executablePath?: string;
+  channel?: string;
+  args: string[];
+  env: Record<string, string | undefined>;
+}
+
+/**
+ * The browser of the tests: `PALIMPSEST_CHROMIUM` (a path) if set, the one that came through npm on Linux x64, an
+ * installed Chrome elsewhere. Fails with an Error that names the system libraries it misses and how to get them.
+ */
+export function chromiumLaunch(): ChromiumLaunch {
+  const args = ['--enable-unsafe-webgpu'];
+  const env = { ...process.env };
+  const chosen = process.env.PALIMPSEST_CHROMIUM;
+  if (chosen !== undefined) {
+    if (!existsSync(chosen)) throw new Error(`PALIMPSEST_CHROMIUM is "${chosen}": no such file.`);
+    return { executablePath: chosen, args, env };
+  }
+  if (!carriesChromium) return { channel: 'chrome', args, env };
+
+  const folder = unpackedChromium();
+  const executablePath = join(folder, 'chromium');
+  if (missingLibraries(executablePath, env).length > 0) {
+    env.LD_LIBRARY_PATH = [join(folder, 'lib'), process.env.LD_LIBRARY_PATH]
+      .filter(Boolean)
+      .join(':');
+    const missing = missingLibraries(executablePath, env);
+    if (missing.length > 0) {
+      throw new Error(
+        `The headless Chromium of the tests misses ${missing.join(', ')}. ` +
+          'On Debian or Ubuntu: apt install libnss3 libnspr4 libexpat1 libsqlite3-0; ' +
+          'or name another Chromium: PALIMPSEST_CHROMIUM=/path/to/chromium',
+      );
+    }
+  }
+  // Without any font configuration text is drawn as nothing; the package carries one font.
+  if (!existsSync('/etc/fonts/fonts.conf')) env.FONTCONFIG_FILE ??= join(folder, 'fonts.conf');
+  return { executablePath, args, env };
+}
+
+/** The shared libraries that the system's loader would not find, asked of the loader itself; nothing is run. */
+function missingLibraries(executable: string, env: ChromiumLaunch['env']): string[] {
+  const traced = spawnSync(executable, [], {
+    env: { ...env, LD_TRACE_LOADED_OBJECTS: '1' },
+    encoding: 'utf8',
+  });
+  return Array.from(traced.stdout.matchAll(/^\s*(\S+) => not found/gm), (match) => match[1]!);
 }

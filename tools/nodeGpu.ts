@@ -31,8 +31,10 @@ export async function nodeGpu(options: NodeGpuOptions = {}): Promise<GPU> {
   const flags = toggles.length > 0 ? [`enable-dawn-features=${toggles.join(',')}`] : [];
 
   if (wanted !== 'swiftshader') {
-    const gpu = createDawn(flags);
-    if (await gpu.requestAdapter()) return gpu;
+    if (process.platform !== 'linux' || opensLibrary('libvulkan.so.1')) {
+      const gpu = createDawn(flags);
+      if (await gpu.requestAdapter()) return gpu;
+    }
     if (wanted === 'gpu' || !carriesChromium) {
       throw new Error(
         'This machine offers no WebGPU adapter to Node. On Linux, Dawn needs libvulkan.so.1 (Debian: apt install ' +
@@ -65,17 +67,22 @@ export function loadSwiftShader(): void {
   const folder = unpackedChromium();
   process.env.VK_ICD_FILENAMES = join(folder, 'vk_swiftshader_icd.json');
   delete process.env.VK_DRIVER_FILES; // where set, it takes precedence
+  // Opened here, the loader is there already when Dawn asks the system for "libvulkan.so.1".
+  const loader = join(folder, 'libvulkan.so.1');
+  if (!opensLibrary(loader))
+    throw new Error(`${loader} does not load; remove ${folder} and try again.`);
+}
+
+/** Loads a shared library into the process for good; false where there is none of that name. */
+function opensLibrary(library: string): boolean {
   try {
-    // Opened here, the loader is there already when Dawn asks the system for "libvulkan.so.1". dlopen of something that
-    // is no Node add-on always throws, and what it opened stays open. 0x1000 is RTLD_NODELETE.
-    process.dlopen(
-      { exports: {} },
-      join(folder, 'libvulkan.so.1'),
-      constants.dlopen.RTLD_NOW | constants.dlopen.RTLD_GLOBAL | 0x1000,
-    );
+    // 0x1000 is RTLD_NODELETE. What is no Node add-on makes dlopen throw, and stays open all the same.
+    const { RTLD_NOW, RTLD_GLOBAL } = constants.dlopen;
+    process.dlopen({ exports: {} }, library, RTLD_NOW | RTLD_GLOBAL | 0x1000);
   } catch (error) {
-    if (!String(error).includes('did not self-register')) throw error;
+    return String(error).includes('did not self-register');
   }
+  return true;
 }
 
 function createDawn(flags: string[]): GPU {

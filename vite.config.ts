@@ -1,0 +1,80 @@
+import { existsSync } from 'node:fs';
+import { svelte } from '@sveltejs/vite-plugin-svelte';
+import { playwright } from '@vitest/browser-playwright';
+import { defineConfig } from 'vitest/config';
+import { carriesChromium, chromiumLaunch } from './tools/chromium.ts';
+import { loadSwiftShader } from './tools/nodeGpu.ts';
+
+// Every machine tests on the same adapter unless told otherwise (tools/nodeGpu.ts). Here, because this runs in the main
+// process, whose environment all test processes inherit.
+if (process.env.VITEST && carriesChromium) {
+  process.env.PALIMPSEST_ADAPTER ??= 'swiftshader';
+  if (process.env.PALIMPSEST_ADAPTER === 'swiftshader') loadSwiftShader();
+}
+
+const browserTests = 'test/**/*.browser.test.ts';
+const endToEndTests = 'test/e2e/**/*.test.ts';
+
+export default defineConfig({
+  // Relative addresses: the built page works in any folder of any server.
+  base: './',
+  plugins: [svelte({ configFile: false })],
+  worker: { format: 'es' },
+  build: {
+    target: 'esnext',
+    license: true,
+    rolldownOptions: { input: ['index.html', 'embed.html'].filter((page) => existsSync(page)) },
+  },
+  test: {
+    // One after another: kernels on the software adapter take whole cores, and the browser tests watch the clock.
+    maxWorkers: 2,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: 'node',
+          include: ['test/**/*.test.ts'],
+          exclude: [browserTests, endToEndTests],
+          environment: 'node',
+          pool: 'forks',
+          setupFiles: ['test/setup.ts'],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'browser',
+          include: [browserTests],
+          setupFiles: ['test/setup.ts'],
+          testTimeout: 60_000,
+          browser: {
+            enabled: true,
+            headless: true,
+            screenshotFailures: false,
+            provider: playwright({ launchOptions: process.env.VITEST ? chromiumLaunch() : {} }),
+            instances: [{ browser: 'chromium' }],
+          },
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'e2e',
+          include: [endToEndTests],
+          environment: 'node',
+          pool: 'forks',
+          globalSetup: ['test/e2e/build.ts'],
+          setupFiles: ['test/setup.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
+        },
+      },
+    ],
+  },
+});
