@@ -1,6 +1,6 @@
 /** Runs before every test file: the matcher that compares numbers with a reference. */
 import { expect } from 'vitest';
-import { agreement, place } from './agreement.ts';
+import { compare } from './reference/compare.ts';
 
 export interface Tolerance {
   /** Largest relative root mean square: of the difference over that of the reference. */
@@ -30,7 +30,7 @@ expect.extend({
         `${what}: shape [${shape}] has ${elements} elements, the reference ${reference.length}`,
       );
     }
-    const { rms, worst } = agreement(actual, reference);
+    const { relativeRms: rms, worst } = compare(actual, reference);
     return {
       pass: rms <= allowed,
       message: () =>
@@ -39,3 +39,11 @@ expect.extend({
     };
   },
 });
+
+/** Where element `index` lies in an array of this shape: `[2, 0, 17]`. */
+function place(index: number, shape: number[]): number[] {
+  return shape.map((extent, axis) => {
+    const stride = shape.slice(axis + 1).reduce((product, n) => product * n, 1);
+    return Math.floor(index / stride) % extent;
+  });
+}
