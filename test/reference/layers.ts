@@ -54,6 +54,14 @@ export function linear(W: Reals, x: Reals, rows: number, cols: number): Float64A
   return y;
 }
 
+/** A matrix as what it does: x [T, cols] -> [T, rows]. */
+export type Product = (x: Reals) => Float64Array;
+
+/** The product with W [rows, cols]. */
+export function matrix(W: Reals, rows: number, cols: number): Product {
+  return (x) => linear(W, x, rows, cols);
+}
+
 /** sum_i a[aFrom + i] b[bFrom + i], i < length. */
 export function dot(a: Reals, aFrom: number, b: Reals, bFrom: number, length: number): number {
   let sum = 0;

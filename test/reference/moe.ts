@@ -9,7 +9,7 @@
  *
  * Shapes  x, y [T, D]   scores [T, E]   experts, weights [T, top]
  */
-import { expectLength, linear, sigmoid, silu, type Reals } from './layers.ts';
+import { add, expectLength, sigmoid, silu, type Product, type Reals } from './layers.ts';
 
 /** Which experts each token takes, best first, and how much of each. */
 export interface Routing {
@@ -21,11 +21,11 @@ export interface Routing {
   weights: Float64Array;
 }
 
-/** A SwiGLU network: gate and up [F, D], down [D, F]. */
+/** A SwiGLU network: gate and up [F, D], down [D, F], each as the product with it. */
 export interface Swiglu {
-  gate: Reals;
-  up: Reals;
-  down: Reals;
+  gate: Product;
+  up: Product;
+  down: Product;
 }
 
 /** Choose experts: logits [T, E] from the router, bias [E]. Higher biased score first; of equals the lower index. */
@@ -51,46 +51,31 @@ export function route(logits: Reals, bias: Reals, top: number, scale: number): R
 }
 
 /** down( silu(gate x) * (up x) ): x [T, D] -> [T, D]. */
-export function swiglu({ gate, up, down }: Swiglu, x: Reals, D: number): Float64Array {
-  const F = gate.length / D;
-  const u = linear(up, x, F, D);
-  const h = linear(gate, x, F, D).map((value, i) => silu(value) * u[i]);
-  return linear(down, h, D, F);
-}
-
-/** One expert of a stack: gate and up [E, F, D], down [E, D, F] -> the views of expert `e`. */
-export function expertOf(stack: Swiglu, e: number, E: number): Swiglu {
-  const part = (w: Reals) => w.subarray((e * w.length) / E, ((e + 1) * w.length) / E);
-  return { gate: part(stack.gate), up: part(stack.up), down: part(stack.down) };
+export function swiglu({ gate, up, down }: Swiglu, x: Reals): Float64Array {
+  const u = up(x);
+  return down(gate(x).map((value, i) => silu(value) * u[i]));
 }
 
 /** The chosen experts' outputs, weighted and summed, without the shared expert: x [T, D] -> [T, D]. An expert runs once, on its tokens. */
-export function routedSum(stack: Swiglu, routing: Routing, x: Reals, D: number): Float64Array {
-  const T = x.length / D;
-  const E = routing.scores.length / T;
+export function routedSum(experts: Swiglu[], routing: Routing, x: Reals): Float64Array {
+  const T = routing.scores.length / experts.length;
+  const D = x.length / T;
   const top = routing.experts.length / T;
   const y = new Float64Array(T * D);
-  for (let e = 0; e < E; e++) {
+  experts.forEach((expert, e) => {
     const slots = [...routing.experts.keys()].filter((slot) => routing.experts[slot] === e);
     const tokens = slots.map((slot) => Math.floor(slot / top));
-    const out = swiglu(expertOf(stack, e, E), gatherRows(x, tokens, D), D);
+    const out = swiglu(expert, gatherRows(x, tokens, D));
     slots.forEach((slot, i) => {
       for (let d = 0; d < D; d++) y[tokens[i] * D + d] += routing.weights[slot] * out[i * D + d];
     });
-  }
+  });
   return y;
 }
 
 /** The whole layer: routed experts plus the shared one, x [T, D] -> [T, D]. */
-export function moe(
-  experts: Swiglu,
-  shared: Swiglu,
-  routing: Routing,
-  x: Reals,
-  D: number,
-): Float64Array {
-  const everyone = swiglu(shared, x, D);
-  return routedSum(experts, routing, x, D).map((y, i) => y + everyone[i]);
+export function moe(experts: Swiglu[], shared: Swiglu, routing: Routing, x: Reals): Float64Array {
+  return add(routedSum(experts, routing, x), swiglu(shared, x));
 }
 
 /** Smallest distance between the last chosen and the first rejected biased score, over all tokens: how close a choice came to flipping. */
