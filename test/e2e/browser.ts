@@ -1,0 +1,52 @@
+/** Chromium for end-to-end tests, with storage as users have it. */
+import { chromium, type Browser, type BrowserContext, type Page } from 'playwright-core';
+import { chromiumLaunch, type ChromiumLaunch } from '../../tools/chromium.ts';
+
+/** A browser whose pages forget everything with their context. */
+export async function openBrowser(): Promise<Browser> {
+  return chromium.launch(await launchOptions());
+}
+
+/** A browser with one context that keeps its storage in `folder`, as a user's profile does. */
+export async function openProfile(folder: string): Promise<BrowserContext> {
+  return chromium.launchPersistentContext(folder, await launchOptions());
+}
+
+/** What goes wrong in a page from here on: uncaught errors, and whatever it logs as an error. Filled as it happens. */
+export function faultsOf(page: Page): string[] {
+  const faults: string[] = [];
+  page.on('pageerror', (error) => faults.push(String(error)));
+  page.on('console', (message) => {
+    if (message.type() === 'error') faults.push(message.text());
+  });
+  return faults;
+}
+
+interface LaunchOptions extends ChromiumLaunch {
+  ignoreDefaultArgs: string[];
+}
+
+let found: Promise<LaunchOptions> | undefined;
+
+/**
+ * Playwright switches storage partitioning off, and a frame of another site is then denied its database. The argument
+ * that does it is read from a browser so started, left out, and given again without that item.
+ */
+function launchOptions(): Promise<LaunchOptions> {
+  found ??= (async () => {
+    const launch = chromiumLaunch();
+    const server = await chromium.launchServer(launch);
+    const prefix = '--disable-features=';
+    const argument = server.process().spawnargs.find((arg) => arg.startsWith(prefix));
+    await server.close();
+    if (!argument) throw new Error(`Playwright passes no ${prefix}; this workaround can go.`);
+    const features = argument.slice(prefix.length).split(',');
+    const kept = features.filter((feature) => feature !== 'ThirdPartyStoragePartitioning');
+    return {
+      ...launch,
+      args: [...launch.args, prefix + kept.join(',')],
+      ignoreDefaultArgs: [argument],
+    };
+  })();
+  return found;
+}

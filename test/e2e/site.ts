@@ -1,0 +1,115 @@
+/**
+ * A web server for end-to-end tests: the built page, files that exist only in a test, byte ranges, and a place to
+ * misbehave. It listens on 127.0.0.1; `localhost` with the same port is another site to a browser.
+ */
+import { createHash } from 'node:crypto';
+import { readFileSync, statSync } from 'node:fs';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { basename, extname, join } from 'node:path';
+import type { Manifest } from '../../workers/protocol.ts';
+import { builtFolder } from './build.ts';
+
+/** Files by path from the root of the site, e.g. `/models/tiny/manifest.json`. */
+export type Files = Record<string, string | Uint8Array>;
+
+export interface SiteOptions {
+  /** Served before, and besides, the built page. */
+  files?: Files;
+  /** Sent with every answer. */
+  headers?: Record<string, string>;
+  /** Sees every request first; returns true when it has answered, or cut, the connection itself. */
+  meddle?: (request: IncomingMessage, reply: ServerResponse) => boolean;
+}
+
+export interface Site {
+  /** `http://127.0.0.1:PORT`, without a slash at the end. */
+  origin: string;
+  /** The same server under a name that makes it another site: `http://localhost:PORT`. */
+  otherOrigin: string;
+  /** Paths asked for, in order. */
+  requested: string[];
+  close(): Promise<void>;
+}
+
+export async function openSite(options: SiteOptions = {}): Promise<Site> {
+  const { files = {}, headers = {}, meddle = () => false } = options;
+  const requested: string[] = [];
+  const server = createServer((request, reply) => {
+    const { pathname } = new URL(request.url ?? '/', 'http://site');
+    requested.push(pathname);
+    if (meddle(request, reply)) return;
+    const path = pathname.endsWith('/') ? `${pathname}index.html` : pathname;
+    const bytes = Object.hasOwn(files, path) ? Buffer.from(files[path]) : builtFile(path);
+    for (const [name, value] of Object.entries(headers)) reply.setHeader(name, value);
+    answer(request, reply, path, bytes);
+  });
+  await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+  const { port } = server.address() as AddressInfo;
+  return {
+    origin: `http://127.0.0.1:${port}`,
+    otherOrigin: `http://localhost:${port}`,
+    requested,
+    close: () =>
+      new Promise((closed) => {
+        server.close(() => closed());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+/** A model folder of one GGUF file with its manifest, to be served: `modelFiles('/models/tiny/', 'test/.../x.gguf')`. */
+export function modelFiles(folder: string, path: string): Files {
+  const bytes = readFileSync(path);
+  const file = basename(path);
+  const manifest: Manifest = {
+    name: file.replace('.gguf', ''),
+    file_type: 'tiny',
+    license: 'apache-2.0',
+    parameters: 0,
+    bytes: bytes.length,
+    shards: [
+      { file, bytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') },
+    ],
+  };
+  return { [`${folder}manifest.json`]: JSON.stringify(manifest), [`${folder}${file}`]: bytes };
+}
+
+function builtFile(path: string): Buffer | undefined {
+  const file = join(builtFolder, decodeURIComponent(path));
+  const inside = file.startsWith(builtFolder);
+  return inside && statSync(file, { throwIfNoEntry: false })?.isFile()
+    ? readFileSync(file)
+    : undefined;
+}
+
+const types: Record<string, string> = {
+  '.css': 'text/css',
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript',
+  '.json': 'application/json',
+  '.md': 'text/plain; charset=utf-8',
+  '.svg': 'image/svg+xml',
+  '.wasm': 'application/wasm',
+  '.webmanifest': 'application/manifest+json',
+};
+
+function answer(request: IncomingMessage, reply: ServerResponse, path: string, bytes?: Buffer) {
+  if (!bytes) {
+    reply.writeHead(404).end();
+    return;
+  }
+  reply.setHeader('Content-Type', types[extname(path)] ?? 'application/octet-stream');
+  reply.setHeader('Accept-Ranges', 'bytes');
+  const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
+  const first = range ? Number(range[1]) : 0;
+  const last = range?.[2] ? Math.min(Number(range[2]), bytes.length - 1) : bytes.length - 1;
+  if (range && first > last) {
+    reply.writeHead(416, { 'Content-Range': `bytes */${bytes.length}` }).end();
+    return;
+  }
+  if (range) reply.setHeader('Content-Range', `bytes ${first}-${last}/${bytes.length}`);
+  reply.setHeader('Content-Length', last - first + 1);
+  reply.writeHead(range ? 206 : 200);
+  reply.end(request.method === 'HEAD' ? undefined : bytes.subarray(first, last + 1));
+}
