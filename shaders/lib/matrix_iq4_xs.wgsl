@@ -1,0 +1,52 @@
+// matrix_iq4_xs: a weight matrix [rows, COLS], 4-bit codes of sixteen uneven levels, superblocks of 256 columns, groups of 32.
+//
+//   w = d (s - 32) level(q)      s of 6 bits per group; exact in f32
+//
+// Shapes  codes  [rows, COLS/8] u32: word j of a group has columns 4j+t in the low, 16+4j+t in the high nibbles of byte t
+//         scales [rows, COLS/256] vec2u: x has f16 d, then the upper two bits of s of group g at 16+2g; y its low four at 4g
+const COLS = 2304u;
+@group(1) @binding(0) var<storage, read> codes: array<u32>;
+@group(1) @binding(1) var<storage, read> scales: array<vec2u>;
+const BLOCK = 8u;
+
+// The two f16 of a word. unpack2x16float may flush f16 subnormals to zero, so those are decoded as the integers they are.
+fn f16_pair(word: u32) -> vec2f {
+  let magnitude = vec2u(word, word >> 16u) & vec2u(0x7fffu);
+  let sign = vec2u(word << 16u, word) & vec2u(0x80000000u);
+  let subnormal = bitcast<vec2f>(bitcast<vec2u>(vec2f(magnitude) * 0x1p-24f) | sign);
+  return select(unpack2x16float(word), subnormal, magnitude < vec2u(0x400u));
+}
+
+// The four bytes of a word, lowest first.
+fn bytes(word: u32) -> vec4u {
+  return (vec4u(word) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u);
+}
+
+// The level of each 4-bit code: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113, kept as bytes plus 128.
+// Chosen by select and shift: an indexed array would go through memory on some GPUs.
+fn levels(q: vec4u) -> vec4f {
+  let odd = (q & vec4u(4u)) != vec4u(0u);
+  let low = select(vec4u(0x3f2d1801u), vec4u(0x766a5d4fu), odd);
+  let high = select(vec4u(0xa6998d81u), vec4u(0xf1d9c5b5u), odd);
+  let four = select(low, high, q >= vec4u(8u));
+  return vec4f((four >> (8u * (q & vec4u(3u)))) & vec4u(255u)) - 128.0;
+}
+
+// The eight columns of word b of a row; quad() says which.
+fn block(row: u32, b: u32) -> array<vec4f, 2> {
+  let word = codes[row * (COLS / 8u) + b];
+  let packed = scales[row * (COLS / 256u) + b / 32u];
+  let g = (b / 4u) % 8u;
+  let s = ((packed.y >> (4u * g)) & 15u) | (((packed.x >> (16u + 2u * g)) & 3u) << 4u);
+  let d = f16_pair(packed.x).x * (f32(s) - 32.0);
+  return array<vec4f, 2>(
+    d * levels(bytes(word & 0x0f0f0f0fu)),
+    d * levels(bytes((word >> 4u) & 0x0f0f0f0fu)),
+  );
+}
+
+// Which four columns quad i of block b holds, in vec4s along the row: the low nibbles are columns 4j .. 4j+3 of their
+// group of 32, the high ones 16+4j .. 16+4j+3, with j = b mod 4.
+fn quad(b: u32, i: u32) -> u32 {
+  return (b / 4u) * 8u + b % 4u + 4u * i;
+}
