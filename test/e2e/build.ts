@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 /** Where the built page lies. */
 export const builtFolder = resolve('.cache/built');
 
-export default function build(): void {
+export function setup(): void {
   const vite = resolve('node_modules/vite/bin/vite.js');
   // In a process of its own: vitest sets NODE_ENV, and a page built under "test" is another page.
   const environment = { ...process.env, NODE_ENV: 'production', VITEST: undefined };
