@@ -7,7 +7,7 @@
  */
 
 export interface Comparison {
-  /** NaN as soon as one number is NaN; Infinity where zeros were expected and something else came. */
+  /** NaN as soon as one number is NaN; Infinity where only zeros were expected and something else came. */
   relativeRms: number;
   /** Flat index of the largest difference; of the first NaN if there is one. */
   worst: number;
@@ -15,7 +15,7 @@ export interface Comparison {
   expected: number;
 }
 
-/** Compare two arrays of one length. Throws RangeError when the lengths differ or are zero: nothing compared is nothing checked. */
+/** Compare two arrays. Throws RangeError when their lengths differ or are zero: nothing compared is nothing checked. */
 export function compare(actual: ArrayLike<number>, expected: ArrayLike<number>): Comparison {
   if (actual.length !== expected.length || expected.length === 0) {
     throw new RangeError(`cannot compare ${actual.length} numbers with ${expected.length}`);
@@ -30,7 +30,7 @@ export function compare(actual: ArrayLike<number>, expected: ArrayLike<number>):
     }
   }
   return {
-    relativeRms: error === 0 ? 0 : Math.sqrt(error / size),
+    relativeRms: largest === 0 ? 0 : Math.sqrt(error / size),
     worst,
     actual: actual[worst],
     expected: expected[worst],

@@ -15,7 +15,7 @@ export function roundToInt8(x: Reals): Float64Array {
     const stored = roundToHalf(scale);
     numbers.forEach((a, i) => {
       const steps = Math.fround(a * inverse);
-      const byte = Math.sign(steps) * Math.floor(Math.abs(steps) + 0.5); // halves away from zero
+      const byte = (steps + 0.5 * Math.sign(steps)) | 0; // halves away from zero
       y[block + i] = byte * stored;
     });
   }
@@ -24,11 +24,12 @@ export function roundToInt8(x: Reals): Float64Array {
 
 /** The nearest half-precision number, ties to even; beyond the largest, Infinity. */
 export function roundToHalf(x: number): number {
-  const exponent = Math.max(Math.floor(Math.log2(Math.abs(x))), -14);
-  const unit = 2 ** (exponent - 10); // distance of neighbours at this size
-  const steps = x / unit;
-  const low = Math.floor(steps);
-  const rest = steps - low;
-  const rounded = unit * (rest > 0.5 || (rest === 0.5 && low % 2 !== 0) ? low + 1 : low);
-  return Math.abs(rounded) > 65504 ? Math.sign(x) * Infinity : rounded;
+  const size = Math.abs(x);
+  const exponent = Math.max(Math.floor(Math.log2(size)), -14);
+  const spacing = 2 ** (exponent - 10); // of neighbours at this size
+  const steps = Math.floor(size / spacing);
+  const rest = size / spacing - steps;
+  const up = rest > 0.5 || (rest === 0.5 && steps % 2 === 1);
+  const rounded = spacing * (up ? steps + 1 : steps);
+  return Math.sign(x) * (rounded > 65504 ? Infinity : rounded);
 }
