@@ -65,7 +65,8 @@ function shardPaths(path: string): string[] {
   if (!split) return [path];
   return Array.from({ length: Number(split[2]) }, (_, i) => {
     const shard = path.replace(numbered, `-${String(i + 1).padStart(5, '0')}-of-${split[2]}.gguf`);
-    if (!existsSync(shard)) throw new Error(`${shard}: shard ${i + 1} of ${split[2]} is missing`);
+    if (!existsSync(shard))
+      throw new Error(`${shard}: shard ${i + 1} of ${Number(split[2])} is missing`);
     return shard;
   });
 }

@@ -142,7 +142,7 @@ export function cumulative(g: Reals, K: number): Float64Array {
   return gc;
 }
 
-/** How the rows of a chunk see each other: q, k, gc [n, K] -> L [n, n] (zero from the diagonal up), Aqk [n, n] (zero above it). */
+/** How rows see each other: q, k, gc [n, K] -> L [n, n] (zero from the diagonal up), Aqk [n, n] (zero above it). */
 export function chunkPairs(
   { q, k, gc }: { q: Reals; k: Reals; gc: Reals },
   K: number,
@@ -190,7 +190,7 @@ export function chunkSurprise(
   return Float64Array.from(v, (value, i) => beta[Math.floor(i / V)] * (value - held[i]));
 }
 
-/** Outputs of a chunk and the memory after it: q, k, gc [n, K], Aqk [n, n], u [n, V], S [K, V] -> o [n, V], S [K, V]. */
+/** Outputs and the memory after: q, k, gc [n, K], Aqk [n, n], u [n, V], S [K, V] -> o [n, V], S [K, V]. */
 export function chunkScan(
   { q, k, gc, Aqk, u }: { q: Reals; k: Reals; gc: Reals; Aqk: Reals; u: Reals },
   S: Reals,
@@ -302,7 +302,7 @@ export function shortConv(
 
 // ------------------------------------------------------------------------------- after the recurrence
 
-/** y = rmsnorm(o) w sigmoid(outGate) per head: o, outGate [T, H, V] (the gate before its sigmoid), w [V] -> [T, H, V]. */
+/** y = rmsnorm(o) w sigmoid(outGate) per head: o, outGate [T, H, V], the gate before its sigmoid, w [V] -> [T, H, V]. */
 export function outNorm(o: Reals, w: Reals, outGate: Reals, eps: number): Float64Array {
   expectLength('outNorm: outGate', outGate, o.length);
   return rmsNorm(o, w, eps).map((y, i) => y * sigmoid(outGate[i]));

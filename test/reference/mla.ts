@@ -5,11 +5,15 @@
  *
  * Expanded form (the definition): every head unfolds its own keys and values from the latent.
  *
- *   key_h = [ Wk_h^T latent | shared ]     value_h = Wv_h latent     p = softmax(q_h . key_h (K+R)^-1/2)     o_h = sum p value_h
+ *   key_h = [ Wk_h^T latent | shared ]     value_h = Wv_h latent
+ *   p     = softmax(q_h . key_h (K+R)^-1/2)
+ *   o_h   = sum p value_h
  *
  * Absorbed form (what is cheap): the unfolding moves to the query and to the sum, and the cache is read as it lies.
  *
- *   qa_h = [ Wk_h q_h[0..K] | q_h[K..K+R] ]     p = softmax(qa_h . row (K+R)^-1/2)     ctx_h = sum p latent     o_h = Wv_h ctx_h
+ *   qa_h  = [ Wk_h q_h[0..K] | q_h[K..K+R] ]
+ *   p     = softmax(qa_h . row (K+R)^-1/2)
+ *   ctx_h = sum p latent                       o_h = Wv_h ctx_h
  *
  * Token t of a call sees the `past` rows before the call, the rows of the call before its own, and its own.
  * Shapes  q [T, H, K+R]   cache [rows, L+R]   Wk [H, L, K]   Wv [H, V, L]   o [T, H, V]
@@ -159,7 +163,7 @@ export function attendSlice(
   return { top, sum, context };
 }
 
-/** Slices joined by log-sum-exp: each is brought to the common largest score, then all are divided by the common sum -> [T, H, L]. */
+/** Slices joined by log-sum-exp: each brought to the common largest score, then divided by the common sum -> [T, H, L]. */
 export function mergeSlices({ T, H, L }: MlaSizes, slices: Slice[]): Float64Array {
   const context = new Float64Array(T * H * L);
   for (let th = 0; th < T * H; th++) {

@@ -14,12 +14,14 @@ import { openGguf, type Gguf, type Tensor } from './gguf.ts';
 import { emptyMemory, gates, outNorm, shortConv, step, writeStrengths } from './kda.ts';
 import { add, each, matrix, rmsNorm, sigmoid, unit, type Product } from './layers.ts';
 import { expanded, latentRows } from './mla.ts';
-import { moe, route, swiglu } from './moe.ts';
+import { moe, route, swiglu, type Swiglu } from './moe.ts';
 import { roundToInt8 } from './rounding.ts';
 
 /** Sizes and constants, as the file's metadata gives them. Layers count from 0. */
 export interface ModelConfig {
   layers: { kind: 'kda' | 'mla'; ffn: 'dense' | 'moe' }[];
+  /** How many tokens there are: rows of the embedding, logits of a position. */
+  vocabulary: number;
   /** D, the width of the residual stream. */
   width: number;
   /** H, the same for both kinds of layer. */
@@ -61,9 +63,11 @@ export interface MlaState {
 }
 
 /**
- * Every intermediate array of a pass by the name the golden bundles give it (test/fixtures/README.md): layerN.input,
- * q, k, v, g, beta, o, gate, state, conv, latent, experts, weights, router; final. Beside them layerN.attention and
- * layerN.ffn [T, D], what the two halves add to the stream, layerN.u and held [T, H, V], and q [T, H, K+R] of MLA layers.
+ * Every intermediate array of a pass by the name the golden bundles give it (test/fixtures/README.md):
+ * layerN.input, q, k, v, g, beta, o, gate, state, conv, latent, experts, weights, router; final.
+ *
+ * Beside them layerN.attention and layerN.ffn [T, D], what the two halves add to the stream; layerN.held and u
+ * [T, H, V] of KDA layers; layerN.q [T, H, K+R] of MLA layers. q of KDA layers is scaled, q of MLA layers is not.
  */
 export type Trace = Map<string, Float64Array | Int32Array>;
 
@@ -74,7 +78,7 @@ export interface Pass {
   trace: Trace;
 }
 
-/** Open a model: a GGUF file, a shard of a split one, or the folder of one. Throws Error when it is not a Kimi Linear. */
+/** Open a GGUF file, any shard of a split one, or the folder of one. Throws Error when it is not a Kimi Linear. */
 export function openModel(path: string, activations: Activations = 'exact'): Model {
   const file = openGguf(path);
   const kept = new Map<string, Float32Array>();
@@ -97,10 +101,12 @@ export function openModel(path: string, activations: Activations = 'exact'): Mod
   };
 }
 
-function readConfig({ metadata }: Gguf): ModelConfig {
+function readConfig(file: Gguf): ModelConfig {
+  const { metadata } = file;
   const architecture = metadata.get('general.architecture');
-  if (architecture !== 'kimi-linear')
+  if (architecture !== 'kimi-linear') {
     throw new Error(`architecture ${architecture}, not kimi-linear`);
+  }
   const get = (key: string) => {
     const value = metadata.get(`kimi-linear.${key}`);
     if (value === undefined) throw new Error(`the file has no kimi-linear.${key}`);
@@ -119,6 +125,7 @@ function readConfig({ metadata }: Gguf): ModelConfig {
       kind: count ? 'mla' : 'kda',
       ffn: layer < number('leading_dense_block_count') ? 'dense' : 'moe',
     })),
+    vocabulary: tensorOf(file, 'token_embd.weight').shape[0],
     width: number('embedding_length'),
     heads: number('attention.head_count'),
     eps: number('attention.layer_norm_rms_epsilon'),
@@ -146,7 +153,7 @@ export function emptyState({ config: { layers, heads: H, kda } }: Model): State 
   };
 }
 
-/** Logits at every position of `tokens`, which continue `state`; the state after them; and every array on the way. */
+/** Logits at every position of `tokens`, which continue `state`, the state after them, and every array on the way. */
 export function forward(model: Model, tokens: number[], state: State): Pass {
   const { layers, eps } = model.config;
   const trace: Trace = new Map();
@@ -174,11 +181,11 @@ export function forward(model: Model, tokens: number[], state: State): Pass {
 
 /** The `count` token ids that follow `pass`, each the best of its logits, fed back one at a time. */
 export function greedy(model: Model, pass: Pass, count: number): number[] {
-  const vocabulary = tensorOf(model.file, 'token_embd.weight').shape[0];
   const ids: number[] = [];
-  for (let { logits, state } = pass; ids.length < count;) {
-    ids.push(argmax(logits.subarray(logits.length - vocabulary)));
-    ({ logits, state } = forward(model, ids.slice(-1), state));
+  let last = pass;
+  while (ids.length < count) {
+    if (ids.length) last = forward(model, ids.slice(-1), last.state);
+    ids.push(argmax(last.logits.subarray(-model.config.vocabulary)));
   }
   return ids;
 }
@@ -233,14 +240,7 @@ function mlaLayer(block: Block, x: Float64Array, before: MlaState) {
 }
 
 function denseLayer(block: Block, x: Float64Array): Float64Array {
-  return swiglu(
-    {
-      gate: block.product('ffn_gate'),
-      up: block.product('ffn_up'),
-      down: block.product('ffn_down'),
-    },
-    x,
-  );
+  return swiglu(networks(block, '')[0], x);
 }
 
 function moeLayer(block: Block, x: Float64Array): Float64Array {
@@ -250,16 +250,13 @@ function moeLayer(block: Block, x: Float64Array): Float64Array {
   block.keep('router', routing.scores);
   block.keep('experts', routing.experts);
   block.keep('weights', routing.weights);
-  const [up, down] = [block.stack('ffn_up_exps'), block.stack('ffn_down_exps')];
-  const experts = block
-    .stack('ffn_gate_exps')
-    .map((gate, e) => ({ gate, up: up[e], down: down[e] }));
-  const shared = {
-    gate: block.product('ffn_gate_shexp'),
-    up: block.product('ffn_up_shexp'),
-    down: block.product('ffn_down_shexp'),
-  };
-  return moe(experts, shared, routing, x);
+  return moe(networks(block, '_exps'), networks(block, '_shexp')[0], routing, x);
+}
+
+/** The feed-forward networks of a layer, by suffix: '' dense, '_shexp' shared (one each), '_exps' the experts. */
+function networks(block: Block, suffix: string): Swiglu[] {
+  const [gate, up, down] = ['gate', 'up', 'down'].map((n) => block.stack(`ffn_${n}${suffix}`));
+  return gate.map((_, e) => ({ gate: gate[e], up: up[e], down: down[e] }));
 }
 
 // --------------------------------------------------------------------------------------------- weights
@@ -296,6 +293,11 @@ function products(model: Model, name: string): Product[] {
   const [rows, cols] = shape.slice(-2);
   const values = model.weight(name);
   const rounded = model.activations === 'int8' && type !== 'F32';
+  if (rounded && (type === 'F16' || type === 'BF16')) {
+    throw new Error(
+      `${name} is ${type}: ggml multiplies that without int8, and so must the oracle`,
+    );
+  }
   return Array.from({ length: values.length / (rows * cols) }, (_, m) => {
     const product = matrix(values.subarray(m * rows * cols, (m + 1) * rows * cols), rows, cols);
     return rounded ? (x) => product(roundToInt8(x)) : product;
@@ -308,8 +310,9 @@ function embed({ file, config }: Model, tokens: number[]): Float64Array {
   const E = tensorOf(file, 'token_embd.weight');
   const x = new Float64Array(tokens.length * D);
   tokens.forEach((token, t) => {
-    if (!(token >= 0 && token < E.shape[0]))
-      throw new RangeError(`no token ${token} of ${E.shape[0]}`);
+    if (!(token >= 0 && token < config.vocabulary)) {
+      throw new RangeError(`no token ${token} of ${config.vocabulary}`);
+    }
     x.set(E.read(token * D, D), t * D);
   });
   return x;

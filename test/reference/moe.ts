@@ -56,7 +56,7 @@ export function swiglu({ gate, up, down }: Swiglu, x: Reals): Float64Array {
   return down(gate(x).map((value, i) => silu(value) * u[i]));
 }
 
-/** The chosen experts' outputs, weighted and summed, without the shared expert: x [T, D] -> [T, D]. An expert runs once, on its tokens. */
+/** The chosen experts' outputs, weighted and summed: x [T, D] -> [T, D]. An expert runs once, on all its tokens. */
 export function routedSum(experts: Swiglu[], routing: Routing, x: Reals): Float64Array {
   const T = routing.scores.length / experts.length;
   const D = x.length / T;
@@ -78,7 +78,7 @@ export function moe(experts: Swiglu[], shared: Swiglu, routing: Routing, x: Real
   return add(routedSum(experts, routing, x), swiglu(shared, x));
 }
 
-/** Smallest distance between the last chosen and the first rejected biased score, over all tokens: how close a choice came to flipping. */
+/** How close a choice came to flipping: the least distance of the last chosen biased score from the first rejected. */
 export function smallestMargin(routing: Routing, bias: Reals): number {
   const E = bias.length;
   const T = routing.scores.length / E;
