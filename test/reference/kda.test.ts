@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { relativeRms } from './compare.ts';
 import { chunk, chunkInverse, emptyMemory, gates, outNorm, shortConv, step } from './kda.ts';
 import { headRows, type KdaInputs, type KdaSizes } from './kda.ts';
 import { each, silu, softplus, unit } from './layers.ts';
@@ -41,10 +40,8 @@ describe('chunk form = step form', () => {
         const wanted = step(sizes, inputs, memory);
         for (const C of [16, 64]) {
           const got = chunk(sizes, inputs, memory, C);
-          for (const array of ['o', 'u', 'S'] as const) {
-            expect(relativeRms(got[array], wanted[array]), `${array}, C = ${C}`).toBeLessThan(
-              1e-12,
-            );
+          for (const what of ['o', 'u', 'S'] as const) {
+            expect(got[what]).toAgreeWith(wanted[what], { rms: 1e-12, what: `${what}, C = ${C}` });
           }
         }
       }
@@ -101,9 +98,9 @@ describe('step', () => {
       const o = Float64Array.from({ length: V }, (_, e) =>
         q.reduce((sum, value, d) => sum + value * S[d * V + e], 0),
       );
-      expect(relativeRms(rows(whole.o, V, t), o)).toBeLessThan(1e-13);
+      expect(rows(whole.o, V, t)).toAgreeWith(o, { rms: 1e-13 });
     }
-    expect(relativeRms(whole.S.subarray(h * K * V, (h + 1) * K * V), S)).toBeLessThan(1e-13);
+    expect(whole.S.subarray(h * K * V, (h + 1) * K * V)).toAgreeWith(S, { rms: 1e-13 });
   });
 
   it('a token with beta = 0 only lets the memory decay', () => {
