@@ -1,5 +1,14 @@
 import { describe, expect, it } from 'vitest';
-import { chunk, chunkInverse, emptyMemory, gates, outNorm, shortConv, step } from './kda.ts';
+import {
+  chunk,
+  chunkInverse,
+  chunkPairs,
+  emptyMemory,
+  gates,
+  outNorm,
+  shortConv,
+  step,
+} from './kda.ts';
 import { headRows, type KdaInputs, type KdaSizes } from './kda.ts';
 import { each, silu, softplus, unit } from './layers.ts';
 import { gaussian, random, uniform } from './random.ts';
@@ -117,6 +126,15 @@ describe('step', () => {
   it('refuses arrays that contradict the sizes', () => {
     const wrong = { ...inputs, beta: zeros(1) };
     expect(() => step(sizes, wrong, emptyMemory(sizes))).toThrow('kda: beta has 1 numbers');
+  });
+});
+
+describe('chunkPairs', () => {
+  it('a row sees the rows before it, and by q itself, each through the decays between', () => {
+    const gc = real(-1, -2, -4, -2); // two channels, two rows: decays -3 and 0 from the first row to the second
+    const { L, Aqk } = chunkPairs({ q: real(1, 2, 3, 4), k: real(5, 6, 7, 8), gc }, 2);
+    expect([...L]).toEqual([0, 0, expect.closeTo(35 * Math.exp(-3) + 48, 12), 0]);
+    expect([...Aqk]).toEqual([17, 0, expect.closeTo(15 * Math.exp(-3) + 24, 12), 53]);
   });
 });
 
