@@ -1,0 +1,410 @@
+/**
+ * A conversation laid out by a model's chat template: which text, which control tokens, and where the token ids of an
+ * answer go that the model wrote itself. Knows nothing of vocabularies; `tokenizer.ts` turns the spans into ids.
+ *
+ * **Who may write control tokens.** Only the template. What a person types is ordinary text, even where it reads
+ * `<|im_end|>`, and still the template sees what was typed, so that templates that trim contents or look into them
+ * work. Three private characters (code points that occur nowhere in the conversation or the template) see to it:
+ *
+ *  - a *cut* is set into every control token a content holds, and at an edge of a content that could complete one
+ *    together with the template's own text. It hides the token from the search, and is taken out afterwards: the
+ *    text between two control tokens stays in one piece, as if the whole prompt had been encoded at once.
+ *  - a *veil* replaces, in a second rendering, every character of the contents that begins some control token. What
+ *    is found there, the template wrote, whatever it does to the contents (lower case, replacements, joins). As long
+ *    as both renderings hold the same control tokens the first is taken; if not, the second, unveiled.
+ *  - a *place* stands in for a content that comes with its ids.
+ *
+ * **Templates come from untrusted files** and Jinja is a programming language: the template's length, the number of
+ * evaluations and the weight of every value are bounded, so a rendering ends.
+ */
+import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
+import { PalimpsestError, type Role, type Turn } from './protocol.ts';
+
+/** A stretch of text: ordinary, or one control token. */
+export interface Stretch {
+  kind: 'text' | 'control';
+  text: string;
+}
+
+/** A stretch of a prompt. */
+export type Span = Stretch | { kind: 'ids'; ids: readonly number[] };
+
+/** What the template may name beside the conversation; '' where the file has no such token. */
+export interface TemplateTokens {
+  /** Texts of all control tokens. */
+  controls: readonly string[];
+  bos: string;
+  eos: string;
+}
+
+export type LayOut = (turns: readonly Turn[], options: { generate: boolean }) => Span[];
+
+/** The layout of Kimi K2 and Kimi Linear, for files that carry their tokens but no template. */
+export const kimiTemplate =
+  "{% for message in messages %}{{ '<|im_' + message.role + '|>' + message.role + '<|im_middle|>' }}" +
+  "{{ message.content + '<|im_end|>' }}{% endfor %}" +
+  "{% if add_generation_prompt %}{{ '<|im_assistant|>assistant<|im_middle|>' }}{% endif %}";
+
+/** The control tokens that layout needs. */
+export const kimiControls = ['system', 'user', 'assistant', 'middle', 'end'].map(
+  (n) => `<|im_${n}|>`,
+);
+
+/**
+ * A chat template, ready to lay out conversations. A template that does not parse fails when it is first used, so that
+ * a file whose template is broken still completes raw text.
+ *
+ * The returned function fails: Refused (turns that make no sense, or that the template declines), BadModel (the
+ * template is broken or runs too long).
+ */
+export function chatTemplate(source: string, tokens: TemplateTokens): LayOut {
+  const controls = tokens.controls.filter((text) => text !== '');
+  const edges = edgesOf(controls);
+  const firsts = new Set(controls.map(firstCharacter));
+  let program: Program | undefined;
+
+  return (turns, { generate }) => {
+    checkTurns(turns, generate);
+    program ??= compile(source);
+    const contents = turns.map((turn) => (turn.ids ? '' : turn.content.toWellFormed()));
+    const unused = privateCharacters(source + contents.join(''));
+    const cut = unused();
+    const veils = new Map([...firsts].map((first) => [first, unused()]));
+    const places = turns.map((turn) => (turn.ids ? unused() : ''));
+
+    const variables = {
+      add_generation_prompt: generate,
+      bos_token: tokens.bos,
+      eos_token: tokens.eos,
+      tools: null,
+      documents: null,
+    };
+    const today = new Date();
+    const write = (hide: (content: string) => string) =>
+      splitAt(
+        render(program!, today, {
+          ...variables,
+          messages: turns.map(({ role }, i) => ({
+            role,
+            content: places[i] || hide(defuse(contents[i], controls, edges, cut)),
+          })),
+        }),
+        controls,
+      );
+
+    let written = write((content) => content);
+    if (contents.some((content) => [...firsts].some((first) => content.includes(first)))) {
+      const veiled = write((content) => replaceCharacters(content, veils));
+      if (controlsOf(veiled) !== controlsOf(written)) {
+        const unveil = new Map([...veils].map(([first, veil]) => [veil, first]));
+        written = veiled.map(({ kind, text }) => ({ kind, text: replaceCharacters(text, unveil) }));
+      }
+    }
+
+    const placed = new Map(places.flatMap((place, i) => (place ? [[place, turns[i].ids!]] : [])));
+    return written.flatMap((stretch) =>
+      stretch.kind === 'text' ? fill(stretch.text.replaceAll(cut, ''), placed) : [stretch],
+    );
+  };
+}
+
+/**
+ * A text split at some words, as llama.cpp does it: the longest word first over the whole text, then the next over
+ * what is left. The words come back as `control`. No span is empty.
+ */
+export function splitAt(text: string, words: readonly string[]): Stretch[] {
+  const present = words.filter((word) => word !== '' && text.includes(word));
+  present.sort((a, b) => b.length - a.length);
+  let stretches: Stretch[] = [{ kind: 'text', text }];
+  for (const word of present) {
+    stretches = stretches.flatMap((stretch): Stretch[] => {
+      if (stretch.kind === 'control') return [stretch];
+      const [first, ...rest] = stretch.text.split(word);
+      return [
+        { kind: 'text', text: first },
+        ...rest.flatMap((text): Stretch[] => [
+          { kind: 'control', text: word },
+          { kind: 'text', text },
+        ]),
+      ];
+    });
+  }
+  return stretches.filter((stretch) => stretch.text !== '');
+}
+
+function checkTurns(turns: readonly Turn[], generate: boolean): void {
+  const roles: readonly Role[] = ['system', 'user', 'assistant'];
+  if (turns.length === 0) {
+    throw new PalimpsestError('Refused', 'The conversation has no turns. Send at least one.');
+  }
+  turns.forEach(({ role, content, ids }, i) => {
+    const turn = `Turn ${i + 1} of ${turns.length}`;
+    if (!roles.includes(role)) {
+      throw new PalimpsestError(
+        'Refused',
+        `${turn} has the role "${role}". Use ${roles.join(', ')}.`,
+      );
+    }
+    if (typeof content !== 'string') {
+      throw new PalimpsestError(
+        'Refused',
+        `${turn} has no text (${typeof content}). Send a string.`,
+      );
+    }
+    if (ids && role !== 'assistant') {
+      throw new PalimpsestError(
+        'Refused',
+        `${turn} (${role}) carries token ids; only what the model wrote may. Send its text alone.`,
+      );
+    }
+  });
+  if (generate && turns[turns.length - 1].role === 'assistant') {
+    throw new PalimpsestError(
+      'Refused',
+      'The last turn is already an answer. End with a turn of the user to get another.',
+    );
+  }
+}
+
+// ------------------------------------------------------------------------------------ hiding control tokens
+
+interface Edges {
+  /** Every proper beginning of a control token, and every proper ending. */
+  heads: Set<string>;
+  tails: Set<string>;
+  longest: number;
+}
+
+function edgesOf(controls: readonly string[]): Edges {
+  const heads = new Set<string>();
+  const tails = new Set<string>();
+  for (const control of controls) {
+    for (let i = 1; i < control.length; i++) {
+      heads.add(control.slice(0, i));
+      tails.add(control.slice(i));
+    }
+  }
+  return { heads, tails, longest: Math.max(0, ...controls.map((control) => control.length)) };
+}
+
+/** A content with a cut in every control token it holds or could become part of, whether or not it is trimmed. */
+function defuse(content: string, controls: readonly string[], edges: Edges, cut: string): string {
+  const inner = content.trim();
+  if (inner === '') return content;
+  const cuts = new Set<number>();
+  for (const control of controls) {
+    const past = firstCharacter(control).length;
+    for (let at = content.indexOf(control); at >= 0; at = content.indexOf(control, at + 1)) {
+      cuts.add(at + past);
+    }
+  }
+  const start = content.length - content.trimStart().length;
+  const reach = Math.min(inner.length, edges.longest);
+  for (let n = 1; n <= reach; n++) {
+    if (edges.tails.has(inner.slice(0, n))) cuts.add(start);
+    if (edges.heads.has(inner.slice(-n))) cuts.add(start + inner.length);
+  }
+  if (inner.length < edges.longest && controls.some((control) => control.includes(inner))) {
+    cuts.add(start);
+  }
+  const bounds = [0, ...[...cuts].sort((a, b) => a - b), content.length];
+  return bounds
+    .slice(1)
+    .map((to, i) => content.slice(bounds[i], to))
+    .join(cut);
+}
+
+function controlsOf(stretches: readonly Stretch[]): string {
+  return JSON.stringify(stretches.flatMap(({ kind, text }) => (kind === 'control' ? [text] : [])));
+}
+
+/** A text split where ids take a place. */
+function fill(text: string, placed: ReadonlyMap<string, readonly number[]>): Span[] {
+  return splitAt(text, [...placed.keys()]).map((stretch) =>
+    stretch.kind === 'control' ? { kind: 'ids', ids: placed.get(stretch.text)! } : stretch,
+  );
+}
+
+/** Hands out private-use characters that `text` does not contain, each one once. */
+function privateCharacters(text: string): () => string {
+  const taken = new Set(text.match(/\p{Co}/gu));
+  const ranges = [
+    [0xe000, 0xf8ff],
+    [0xf0000, 0xffffd],
+    [0x100000, 0x10fffd],
+  ];
+  const free = (function* () {
+    for (const [from, to] of ranges) {
+      for (let code = from; code <= to; code++) {
+        const character = String.fromCodePoint(code);
+        if (!taken.has(character)) yield character;
+      }
+    }
+  })();
+  return () => {
+    const { value, done } = free.next();
+    if (!done) return value;
+    throw new PalimpsestError(
+      'Refused',
+      'The conversation uses up all 137,468 private-use characters of Unicode. Leave some out.',
+    );
+  };
+}
+
+function firstCharacter(text: string): string {
+  return String.fromCodePoint(text.codePointAt(0)!);
+}
+
+function replaceCharacters(text: string, by: ReadonlyMap<string, string>): string {
+  for (const [from, to] of by) text = text.replaceAll(from, to);
+  return text;
+}
+
+// ------------------------------------------------------------------------------------------------ rendering
+
+type Program = ReturnType<typeof parse>;
+type Value = ReturnType<Interpreter['evaluate']>;
+
+/** Characters of a template, and of a run of white space in it: the parser takes quadratic time over such a run. */
+const longestTemplate = 262_144;
+const whiteRunLimit = 1_000;
+
+/** Evaluations a rendering may take, and further ones per turn. A template needs some dozens per turn. */
+const evaluations = 2_000_000;
+const evaluationsPerTurn = 5_000;
+
+/** Of a value, 16 parts, or 64 characters, cost as much as one evaluation. */
+const partsPerEvaluation = 16;
+const charactersPerEvaluation = 64;
+
+/** Numbers a template may ask of range(). */
+const longestRange = 100_000;
+
+function compile(source: string): Program {
+  if (source.length > longestTemplate || longestWhiteRun(source) > whiteRunLimit) {
+    throw new PalimpsestError(
+      'BadModel',
+      `The model's chat template has ${source.length} characters, ${longestWhiteRun(source)} of them white space in a row; ` +
+        `at most ${longestTemplate} and ${whiteRunLimit} are read. Use raw completion, or another file.`,
+    );
+  }
+  try {
+    return parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
+  } catch (error) {
+    throw broken(error);
+  }
+}
+
+function longestWhiteRun(text: string): number {
+  let longest = 0;
+  for (let i = 0, run = 0; i < text.length; i++) {
+    run = /\s/.test(text[i]) ? run + 1 : 0;
+    longest = Math.max(longest, run);
+  }
+  return longest;
+}
+
+/** An interpreter that gives up: every evaluation has its price, a value's weight included, and the purse is finite. */
+class Bounded extends Interpreter {
+  #left: number;
+
+  constructor(global: Environment, budget: number) {
+    super(global);
+    this.#left = budget;
+  }
+
+  override evaluate(...args: Parameters<Interpreter['evaluate']>): Value {
+    const value = super.evaluate(...args);
+    this.#left -= 1;
+    this.#weigh(value);
+    return value;
+  }
+
+  /** Pays for a value. Nested lists may share parts: what printing them would visit is what counts. */
+  #weigh(value: Value): void {
+    if (typeof value.value === 'string') this.#left -= value.value.length / charactersPerEvaluation;
+    if (Array.isArray(value.value)) this.#left -= value.value.length;
+    const parts = [value];
+    while (parts.length > 0) {
+      if (this.#left < parts.length / partsPerEvaluation) {
+        throw new PalimpsestError(
+          'BadModel',
+          'The chat template runs without end or builds values without bound. Use raw completion, or another file.',
+        );
+      }
+      this.#left -= 1 / partsPerEvaluation;
+      const inner: unknown = parts.pop()!.value;
+      if (Array.isArray(inner)) for (const part of inner) parts.push(part);
+      else if (inner instanceof Map) for (const part of inner.values()) parts.push(part);
+    }
+  }
+}
+
+function render(program: Program, today: Date, variables: { messages: unknown[] }): string {
+  const environment = new Environment();
+  const globals = {
+    true: true,
+    True: true,
+    false: false,
+    False: false,
+    none: null,
+    None: null,
+    range,
+    strftime_now: (format: unknown) => strftime(today, String(format)),
+    raise_exception: (reason: unknown) => {
+      throw new PalimpsestError(
+        'Refused',
+        `The model's chat template declines this conversation: ${String(reason)}`,
+      );
+    },
+    ...variables,
+  };
+  for (const [name, value] of Object.entries(globals)) environment.set(name, value);
+  const budget = evaluations + evaluationsPerTurn * variables.messages.length;
+  try {
+    return String(new Bounded(environment, budget).run(program).value).toWellFormed();
+  } catch (error) {
+    throw broken(error);
+  }
+}
+
+/** What a template throws, as an error of ours. */
+function broken(error: unknown): PalimpsestError {
+  if (error instanceof PalimpsestError) return error;
+  const reason = error instanceof Error ? error.message : String(error);
+  return new PalimpsestError(
+    'BadModel',
+    `The model's chat template failed: ${reason}. Use raw completion, or another file.`,
+  );
+}
+
+/** Python's range(). */
+function range(first: number, second?: number, step = 1): number[] {
+  const [start, stop] = second === undefined ? [0, first] : [first, second];
+  const count = Math.max(0, Math.ceil((stop - start) / step));
+  if (!(count <= longestRange)) {
+    throw new Error(`range(${start}, ${stop}, ${step}) is longer than ${longestRange}`);
+  }
+  return Array.from({ length: count }, (_, i) => start + i * step);
+}
+
+/** The codes of strftime that templates date a system line with, in English, local time. */
+function strftime(date: Date, format: string): string {
+  const english = (options: Intl.DateTimeFormatOptions) =>
+    new Intl.DateTimeFormat('en-US', options).format(date);
+  const two = (n: number) => String(n).padStart(2, '0');
+  const codes: Record<string, () => string> = {
+    Y: () => String(date.getFullYear()),
+    m: () => two(date.getMonth() + 1),
+    d: () => two(date.getDate()),
+    b: () => english({ month: 'short' }),
+    B: () => english({ month: 'long' }),
+    a: () => english({ weekday: 'short' }),
+    A: () => english({ weekday: 'long' }),
+    H: () => two(date.getHours()),
+    M: () => two(date.getMinutes()),
+    S: () => two(date.getSeconds()),
+    '%': () => '%',
+  };
+  return format.replace(/%(.)/g, (code, letter: string) => codes[letter]?.() ?? code);
+}
