@@ -22,7 +22,8 @@ export default defineConfig({
   worker: { format: 'es' },
   build: {
     target: 'esnext',
-    license: true,
+    license: { fileName: 'licences.md' },
+    modulePreload: { polyfill: false },
     rolldownOptions: { input: ['index.html', 'embed.html'].filter((page) => existsSync(page)) },
   },
   test: {

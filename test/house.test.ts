@@ -5,7 +5,7 @@ import * as rules from './houseRules.ts';
 import type { Rule, Tree } from './houseRules.ts';
 
 // What git does not track, and what is not text.
-const elsewhere = /^(node_modules|dist|\.(?!ci$|prettier).*)$/;
+const elsewhere = /^(node_modules|dist|\.(?!ci$|prettier|npmrc$|gitignore$).*)$/;
 const isText =
   /\.(ts|mjs|js|svelte|wgsl|css|html|json|md|webmanifest|yml)$|\/(LICENSE|run)$|^\.\w+$/;
 const mostBytes = 16 * 1024 * 1024;

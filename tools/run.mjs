@@ -26,7 +26,7 @@ if (first === '--bundle' && rest.length === 2) {
   process.exit(1);
 }
 
-/** tools/NAME.ts and all it imports as one module; `webgpu`, which is native code, stays outside. */
+/** tools/NAME.ts and all it imports as one module; what is native code or not made to be bundled stays outside. */
 async function bundle(name, file) {
   const entry = resolve(root, 'tools', `${name}.ts`);
   if (!existsSync(entry)) {
@@ -39,7 +39,7 @@ async function bundle(name, file) {
     configFile: false,
     publicDir: false,
     logLevel: 'warn',
-    ssr: { noExternal: true, external: ['webgpu'] },
+    ssr: { noExternal: true, external: ['webgpu', 'playwright-core'] },
     build: {
       ssr: entry,
       outDir: dirname(file), // written below; source maps count from it
