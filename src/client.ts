@@ -1,0 +1,98 @@
+/**
+ * The page's one door to the workers: starts them, connects the engine with the weights, and calls across with Comlink.
+ * Weights go from worker to worker and never pass through the page.
+ */
+import { createEndpoint, proxy, transfer, wrap } from 'comlink';
+import {
+  PalimpsestError,
+  type EngineApi,
+  type Loaded,
+  type LoadProgress,
+  type Prompt,
+  type Sampling,
+  type Stop,
+  type Token,
+  type WeightsApi,
+} from '../workers/protocol.ts';
+
+/** What the page can ask of the workers. Every call fails as the engine's does (workers/protocol.ts), and when a worker dies. */
+export interface Client {
+  /** Bytes of a model's files, from its manifest; nothing else is fetched. */
+  weigh(model: string): Promise<number>;
+  load(model: string, report: (p: LoadProgress) => void): Promise<Loaded>;
+  generate(prompt: Prompt, sampling: Sampling, onToken: (t: Token) => void): Promise<Stop>;
+  stop(): void;
+  reset(): Promise<void>;
+  tokenize(prompt: Prompt): Promise<number[]>;
+  /** Resolves with the reason when the GPU goes away. */
+  lost(): Promise<string>;
+  /** End both workers, whatever they are doing; calls under way fail with `reason`. */
+  destroy(reason: Error): void;
+}
+
+/** Start the two workers of this page. Nothing is fetched but their code. */
+export function startClient(): Client {
+  return connect(
+    new Worker(new URL('../workers/engine.worker.ts', import.meta.url), { type: 'module' }),
+    new Worker(new URL('../workers/download.worker.ts', import.meta.url), { type: 'module' }),
+  );
+}
+
+/** A client of two workers that expose EngineApi and WeightsApi. */
+export function connect(engineWorker: Worker, weightsWorker: Worker): Client {
+  const engine = wrap<EngineApi>(engineWorker);
+  const weights = wrap<WeightsApi>(weightsWorker);
+
+  // A worker that dies answers nothing more, so whoever waits is told here.
+  const waiting = new Set<(reason: Error) => void>();
+  let ended: Error | null = null;
+  const end = (reason: Error) => {
+    ended ??= reason;
+    for (const reject of waiting) reject(reason);
+    waiting.clear();
+  };
+  const died = (event: ErrorEvent) => {
+    const why = event.message ? `: ${event.message}` : '';
+    end(new PalimpsestError('DownloadFailed', `A worker did not start${why}. Reload the page.`));
+  };
+  engineWorker.addEventListener('error', died);
+  weightsWorker.addEventListener('error', died);
+
+  function call<T>(ask: () => PromiseLike<T>): Promise<T> {
+    if (ended) return Promise.reject(ended);
+    return new Promise<T>((resolve, reject) => {
+      waiting.add(reject);
+      ask()
+        .then(resolve, reject)
+        .then(() => waiting.delete(reject));
+    });
+  }
+
+  return {
+    async weigh(model) {
+      const shards = await call(() =>
+        weights.open(
+          model,
+          proxy(() => {}),
+        ),
+      );
+      return shards.reduce((sum, shard) => sum + shard.bytes, 0);
+    },
+    async load(model, report) {
+      const port = await call(() => weights[createEndpoint]());
+      return call(() => engine.load(model, transfer(port, [port]), proxy(report)));
+    },
+    generate: (prompt, sampling, onToken) =>
+      call(() => engine.generate(prompt, sampling, proxy(onToken))),
+    stop: () => void engine.stop().catch(() => {}),
+    reset: () => call(() => engine.reset()),
+    tokenize: (prompt) => call(() => engine.tokenize(prompt)),
+    lost: () => call(() => engine.lost()),
+    destroy(reason) {
+      end(reason);
+      // Not Comlink's releaseProxy: it would post to the workers, and they are gone with all they hold.
+      engineWorker.terminate();
+      weightsWorker.terminate();
+    },
+  };
+}
