@@ -1,0 +1,502 @@
+/**
+ * One reader's session: the conversation, the sheet of raw text, the model and what it is doing, as reactive state.
+ * Every way to change them is a method here; components show and call, nothing else.
+ */
+import {
+  PalimpsestError,
+  type Loaded,
+  type MemoryReport,
+  type Prompt,
+  type Sampling,
+  type Stop,
+  type Token,
+} from '../workers/protocol.ts';
+import type { Client } from './client.ts';
+import {
+  addTurn,
+  emptyConversation,
+  removeTurn,
+  setTurn,
+  shownPath,
+  showTurn,
+  toAnswered,
+  turnsBefore,
+  type Conversation,
+  type TurnNode,
+} from './conversation.ts';
+import { toFailure, type Failure } from './errors.ts';
+import {
+  addCompletion,
+  blankPaper,
+  editPaper,
+  paperText,
+  promptOf,
+  settlePaper,
+  toCompletion,
+  withdrawCompletions,
+  type Paper,
+} from './paper.ts';
+import { advance, startProgress, type Progress } from './progress.ts';
+import { drawSeed, readSampling, varied } from './sampling.ts';
+import { recall, remember } from './settings.ts';
+
+/** The model, as a whole. While it is failed, `failure` says why and the remedy is to load it (again). */
+export type Status =
+  | { kind: 'absent' }
+  | { kind: 'loading'; progress: Progress }
+  | { kind: 'ready' }
+  | { kind: 'failed'; failure: Failure };
+
+/** Where the words go that are being written: an answer of the conversation, or the sheet. */
+export type Target = { kind: 'turn'; id: number } | { kind: 'paper' };
+
+/** The answer under way. waiting: for the model; reading: the prompt; writing: tokens arrive. */
+export interface Writing {
+  target: Target;
+  phase: 'waiting' | 'reading' | 'writing';
+  text: string;
+  /** Length of `text` before the last batch of tokens: what follows is the latest. */
+  settledLength: number;
+  tokens: number;
+  /** Tokens in memory with the last one. */
+  contextUsed: number;
+  sampling: Sampling;
+  startedMs: number;
+  firstTokenMs: number | null;
+  /** Since the first token. */
+  decodeMs: number;
+  stopping: boolean;
+}
+
+export type Mode = 'chat' | 'paper';
+
+const ended = new PalimpsestError('Refused', 'The workers were ended by the page.');
+
+export class Session {
+  conversation = $state.raw<Conversation>(emptyConversation);
+  paper = $state.raw<Paper>(blankPaper);
+  status = $state.raw<Status>({ kind: 'absent' });
+  writing = $state.raw<Writing | null>(null);
+  loaded = $state.raw<Loaded | null>(null);
+  memory = $state.raw<MemoryReport | null>(null);
+  /** The last answer that ended, for its figures. */
+  last = $state.raw<Stop | null>(null);
+  /** Why the sheet's last completion failed. */
+  paperFailure = $state.raw<Failure | null>(null);
+  /** Bytes to fetch for the model; null until its manifest is read. */
+  modelBytes = $state.raw<number | null>(null);
+  /** The conversation that the present one took the place of, for one step back. */
+  previous = $state.raw<Conversation | null>(null);
+  model = $state.raw('');
+  sampling = $state.raw<Sampling>(recall('sampling', readSampling));
+  /** Draw a seed for every answer, or keep the one that is set. */
+  freshSeed = $state.raw(recall('freshSeed', (stored) => stored !== false));
+  /** First turn of every prompt; empty for the model's own default. */
+  system = $state.raw(recall('system', (stored) => (typeof stored === 'string' ? stored : '')));
+  #wanted = $state.raw<Mode>(recall('mode', (stored) => (stored === 'paper' ? 'paper' : 'chat')));
+
+  path = $derived<TurnNode[]>(shownPath(this.conversation));
+  busy = $derived(this.writing !== null);
+  rawOnly = $derived(this.loaded?.model.mode === 'raw');
+  mode = $derived<Mode>(this.rawOnly ? 'paper' : this.#wanted);
+  contextUsed = $derived(this.writing?.contextUsed || this.last?.contextUsed || 0);
+
+  #start: () => Client;
+  #client: Client;
+  #loading: Promise<void> | null = null;
+  #answering: Promise<void> = Promise.resolve();
+  /** Tokens of the answer under way that are not yet in `writing`. */
+  #arrived: Token[] = [];
+  #ids: number[] = [];
+  #frame = 0;
+
+  /** `start` makes a client with workers of its own: at first, and after the GPU or a worker was lost. */
+  constructor(start: () => Client, model: string) {
+    this.#start = start;
+    this.#client = start();
+    this.model = model;
+    void this.#weigh();
+  }
+
+  destroy(): void {
+    cancelAnimationFrame(this.#frame);
+    this.#client.destroy(ended);
+  }
+
+  // ------------------------------------------------------------------------------------------- model
+
+  /** Load the model, or wait for the load under way. Ends in `status`, ready or failed; never throws. */
+  load(): Promise<void> {
+    if (this.status.kind === 'ready') return Promise.resolve();
+    if (this.#loading) return this.#loading;
+    const loading = this.#load().finally(() => {
+      if (this.#loading === loading) this.#loading = null;
+    });
+    return (this.#loading = loading);
+  }
+
+  async #load(): Promise<void> {
+    // After a failure nothing is known of what the workers still hold: begin with others.
+    if (this.status.kind === 'failed') this.#restart();
+    const client = this.#client;
+    let progress = startProgress;
+    this.status = { kind: 'loading', progress };
+    try {
+      const loaded = await client.load(this.model, (report) => {
+        if (client !== this.#client || this.status.kind !== 'loading') return;
+        progress = advance(progress, report, performance.now());
+        this.status = { kind: 'loading', progress };
+      });
+      if (client !== this.#client) return;
+      this.loaded = loaded;
+      this.memory = loaded.memory;
+      this.status = { kind: 'ready' };
+    } catch (thrown) {
+      if (client === this.#client) this.status = { kind: 'failed', failure: toFailure(thrown) };
+      return;
+    }
+    void this.#watch(client);
+    if (this.writing?.phase === 'waiting') this.#answering = this.#answer();
+  }
+
+  /** Load the model anew, whatever state it is in. A prompt that waits goes on waiting. */
+  async reload(): Promise<void> {
+    if (this.writing?.phase !== 'waiting') await this.stop();
+    this.#restart();
+    this.status = { kind: 'absent' };
+    await this.load();
+  }
+
+  /** Break off a load. A prompt that waits for it stays unanswered. */
+  cancelLoad(): void {
+    if (this.status.kind !== 'loading') return;
+    this.#restart();
+    this.status = { kind: 'absent' };
+    if (this.writing) this.#unqueue();
+  }
+
+  /** Take another model. The conversation stays; the ids of its answers do not, since another model has other tokens. */
+  async chooseModel(model: string): Promise<void> {
+    if (model === this.model) return;
+    await this.stop();
+    this.#restart();
+    this.model = model;
+    this.modelBytes = null;
+    this.status = { kind: 'absent' };
+    this.loaded = null;
+    this.memory = null;
+    this.last = null;
+    for (const { id, turn, origin } of this.conversation.nodes.values()) {
+      const { role, content } = turn;
+      this.conversation = setTurn(this.conversation, id, { role, content }, origin);
+    }
+    this.paper = editPaper(blankPaper, paperText(this.paper));
+    void this.#weigh();
+  }
+
+  async #weigh(): Promise<void> {
+    const { model } = this;
+    const client = this.#client;
+    try {
+      const bytes = await client.weigh(model);
+      if (model === this.model) this.modelBytes = bytes;
+    } catch {
+      // The size is a courtesy; loading says what is wrong.
+    }
+  }
+
+  async #watch(client: Client): Promise<void> {
+    try {
+      const reason = await client.lost();
+      if (client === this.#client) this.#lose({ name: 'DeviceLost', message: reason });
+    } catch (thrown) {
+      if (client === this.#client) this.#lose(toFailure(thrown));
+    }
+  }
+
+  /** Whatever the workers still do is in vain: an answer under way fails with the same reason. */
+  #lose(failure: Failure): void {
+    this.status = { kind: 'failed', failure };
+    this.#client.destroy(Object.assign(new Error(failure.message), { name: failure.name }));
+  }
+
+  /** Begin with other workers. A load that was under way comes to nothing. */
+  #restart(): void {
+    this.#loading = null;
+    this.#client.destroy(ended);
+    this.#client = this.#start();
+  }
+
+  // -------------------------------------------------------------------------------------------- chat
+
+  /** Add what the reader says to the conversation's end, and have it answered. */
+  async send(text: string): Promise<void> {
+    if (text.trim() === '' || this.busy) return;
+    await this.#ask(this.path.at(-1)?.id ?? null, text);
+  }
+
+  /** Another answer beside this one; one that failed before its first word is replaced. */
+  async regenerate(id: number): Promise<void> {
+    await this.stop();
+    const node = this.conversation.nodes.get(id);
+    if (!node || node.turn.role !== 'assistant') return;
+    if (node.origin.kind === 'failed' && node.turn.content === '') {
+      const { turn } = node;
+      this.conversation = setTurn(this.conversation, id, turn, { kind: 'pending' });
+      this.#queue({ kind: 'turn', id });
+    } else {
+      this.#reply(node.parent);
+    }
+  }
+
+  /** Answer a turn of the reader's that has no answer. */
+  async answer(id: number): Promise<void> {
+    await this.stop();
+    if (this.conversation.nodes.get(id)?.turn.role === 'user') this.#reply(id);
+  }
+
+  /** Another wording of a turn, as a branch. The reader's is answered anew; the model's is gone on from by the next message. */
+  async edit(id: number, text: string): Promise<void> {
+    const node = this.conversation.nodes.get(id);
+    if (!node || text.trim() === '' || text === node.turn.content) return;
+    await this.stop();
+    if (node.turn.role === 'user') {
+      await this.#ask(node.parent, text);
+    } else {
+      const turn = { role: node.turn.role, content: text };
+      this.conversation = addTurn(this.conversation, node.parent, turn, { kind: 'person' }).tree;
+    }
+  }
+
+  /** Show another branch. */
+  show(id: number): void {
+    this.conversation = showTurn(this.conversation, id);
+  }
+
+  /** Begin another conversation; one step back is kept. */
+  async startOver(): Promise<void> {
+    await this.stop();
+    if (this.conversation.nodes.size > 0) this.previous = this.conversation;
+    this.conversation = emptyConversation;
+    await this.#forget();
+  }
+
+  /** Take back the last `startOver`. */
+  async goBack(): Promise<void> {
+    if (!this.previous) return;
+    await this.stop();
+    this.conversation = this.previous;
+    this.previous = null;
+  }
+
+  async #ask(parent: number | null, text: string): Promise<void> {
+    const said = addTurn(
+      this.conversation,
+      parent,
+      { role: 'user', content: text },
+      { kind: 'person' },
+    );
+    this.conversation = said.tree;
+    this.#reply(said.id);
+  }
+
+  #reply(parent: number | null): void {
+    const turn = { role: 'assistant' as const, content: '' };
+    const reply = addTurn(this.conversation, parent, turn, { kind: 'pending' });
+    this.conversation = reply.tree;
+    this.#queue({ kind: 'turn', id: reply.id });
+  }
+
+  // ------------------------------------------------------------------------------------------- sheet
+
+  editSheet(text: string): void {
+    if (this.busy) return;
+    this.paper = editPaper(this.paper, text);
+    this.paperFailure = null;
+  }
+
+  /** Have the model go on from the sheet's end. */
+  async writeOn(): Promise<void> {
+    if (this.busy || paperText(this.paper) === '') return;
+    this.paper = settlePaper(this.paper);
+    this.#queue({ kind: 'paper' });
+  }
+
+  /** Another way to go on from the same prompt. */
+  async writeOtherwise(): Promise<void> {
+    await this.stop();
+    if (this.paper.prompt === '') return;
+    this.#queue({ kind: 'paper' });
+  }
+
+  showCompletion(index: number): void {
+    if (!this.busy && this.paper.completions[index]) this.paper = { ...this.paper, shown: index };
+  }
+
+  /** Take what the model wrote off the sheet. */
+  async withdraw(): Promise<void> {
+    await this.stop();
+    this.paper = withdrawCompletions(this.paper);
+  }
+
+  // ---------------------------------------------------------------------------------------- settings
+
+  setSampling(sampling: Sampling): void {
+    this.sampling = sampling;
+    remember('sampling', sampling);
+  }
+
+  /** Draw with moderate settings, another seed each time. */
+  vary(): void {
+    this.setSampling({ ...this.sampling, ...varied, seed: drawSeed() });
+    this.setFreshSeed(true);
+  }
+
+  setFreshSeed(fresh: boolean): void {
+    this.freshSeed = fresh;
+    remember('freshSeed', fresh);
+  }
+
+  setSystem(text: string): void {
+    this.system = text;
+    remember('system', text);
+  }
+
+  setMode(mode: Mode): void {
+    this.#wanted = mode;
+    remember('mode', mode);
+  }
+
+  // ------------------------------------------------------------------------------------------ answer
+
+  /** End the answer under way; what is written stays. Resolves when nothing is under way. */
+  async stop(): Promise<void> {
+    if (!this.writing) return;
+    if (this.writing.phase === 'waiting') {
+      this.#unqueue();
+    } else {
+      this.writing = { ...this.writing, stopping: true };
+      this.#client.stop();
+      await this.#answering;
+    }
+  }
+
+  #queue(target: Target): void {
+    if (this.freshSeed) this.setSampling({ ...this.sampling, seed: drawSeed() });
+    this.writing = {
+      target,
+      phase: 'waiting',
+      text: '',
+      settledLength: 0,
+      tokens: 0,
+      contextUsed: 0,
+      sampling: this.sampling,
+      startedMs: 0,
+      firstTokenMs: null,
+      decodeMs: 0,
+      stopping: false,
+    };
+    if (target.kind === 'paper') this.paperFailure = null;
+    if (this.status.kind === 'ready') this.#answering = this.#answer();
+    else void this.load();
+  }
+
+  /** A prompt that still waits is not answered; its answer's place goes. */
+  #unqueue(): void {
+    const target = this.writing?.target;
+    this.writing = null;
+    if (target?.kind === 'turn') this.conversation = removeTurn(this.conversation, target.id);
+  }
+
+  /** Answer the prompt that waits. Never throws: a failure becomes part of the answer. */
+  async #answer(): Promise<void> {
+    const waiting = this.writing;
+    if (!waiting) return;
+    const { target, sampling } = waiting;
+    const client = this.#client;
+    this.#arrived = [];
+    this.#ids = [];
+    this.writing = { ...waiting, phase: 'reading', startedMs: performance.now() };
+    try {
+      const stop = await client.generate(this.#promptFor(target), sampling, (token) => {
+        if (client === this.#client) this.#take(token);
+      });
+      this.last = stop;
+      this.memory = stop.memory;
+      this.#finish(target, stop, sampling);
+    } catch (thrown) {
+      this.#fail(target, toFailure(thrown));
+    }
+    cancelAnimationFrame(this.#frame);
+    this.writing = null;
+  }
+
+  #promptFor(target: Target): Prompt {
+    if (target.kind === 'paper') return promptOf(this.paper);
+    const turns = turnsBefore(this.conversation, target.id);
+    if (this.system !== '') turns.unshift({ role: 'system', content: this.system });
+    return { kind: 'chat', turns };
+  }
+
+  /** Tokens may come faster than the screen is drawn: they are shown once a frame. */
+  #take(token: Token): void {
+    this.#arrived.push(token);
+    this.#ids.push(token.id);
+    if (this.#arrived.length === 1) this.#frame = requestAnimationFrame(() => this.#show());
+  }
+
+  #show(): void {
+    const { writing } = this;
+    const latest = this.#arrived.at(-1);
+    if (!writing || !latest) return;
+    const sinceStartMs = performance.now() - writing.startedMs;
+    const firstTokenMs = writing.firstTokenMs ?? sinceStartMs;
+    this.writing = {
+      ...writing,
+      phase: 'writing',
+      text: writing.text + this.#arrived.map((token) => token.text).join(''),
+      settledLength: writing.text.length,
+      tokens: writing.tokens + this.#arrived.length,
+      contextUsed: latest.position + 1,
+      firstTokenMs,
+      decodeMs: sinceStartMs - firstTokenMs,
+    };
+    this.#arrived = [];
+  }
+
+  #finish(target: Target, stop: Stop, sampling: Sampling): void {
+    const answered = toAnswered(stop, sampling);
+    if (target.kind === 'paper') {
+      this.paper = addCompletion(this.paper, toCompletion(stop, answered));
+    } else {
+      const turn = { role: 'assistant' as const, content: stop.text, ids: stop.ids };
+      const origin = { kind: 'answered' as const, answered };
+      this.conversation = setTurn(this.conversation, target.id, turn, origin);
+    }
+  }
+
+  /** What was written before the failure stays, with the ids it was written as. */
+  #fail(target: Target, failure: Failure): void {
+    this.#show();
+    const text = this.writing?.text ?? '';
+    if (failure.name === 'DeviceLost') this.#lose(failure);
+    if (target.kind === 'paper') {
+      this.paperFailure = failure;
+      if (text) this.paper = addCompletion(this.paper, { text, answered: null, ids: null });
+    } else {
+      const turn = { role: 'assistant' as const, content: text, ids: this.#ids };
+      const origin = { kind: 'failed' as const, failure };
+      this.conversation = setTurn(this.conversation, target.id, turn, origin);
+    }
+  }
+
+  async #forget(): Promise<void> {
+    if (this.status.kind !== 'ready') return;
+    this.last = null;
+    try {
+      await this.#client.reset();
+    } catch (thrown) {
+      this.status = { kind: 'failed', failure: toFailure(thrown) };
+    }
+  }
+}
