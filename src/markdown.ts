@@ -1,0 +1,84 @@
+/**
+ * Markdown of the model's text, as safe HTML, block by block: while text streams only its last block changes.
+ * Raw HTML in the text is shown as written, never interpreted; images are named, never fetched; what marked makes of the
+ * rest is still sanitised, so that no slip there reaches the page.
+ */
+import DOMPurify from 'dompurify';
+import { Marked, type Token, type TokensList } from 'marked';
+
+const marked = new Marked({
+  gfm: true,
+  breaks: true,
+  async: false,
+  renderer: {
+    html: ({ text }) => escape(text),
+    image({ href, text }) {
+      return `<a href="${escape(href)}">[image: ${escape(text || href)}]</a>`;
+    },
+    code({ text, lang }) {
+      const language = lang?.match(/^[\w+#.-]{1,24}/)?.[0] ?? '';
+      return (
+        `<div class="code"><span class="language">${escape(language)}</span>` +
+        `<button type="button" class="copy">Copy</button>` +
+        `<pre tabindex="0"><code>${escape(text)}\n</code></pre></div>`
+      );
+    },
+  },
+});
+
+const allowed = {
+  ALLOWED_TAGS: (
+    'a b blockquote br button code del div em h1 h2 h3 h4 h5 h6 hr i input li ol p pre span strong sub sup ' +
+    'table tbody td th thead tr ul'
+  ).split(' '),
+  ALLOWED_ATTR: [
+    'href',
+    'title',
+    'class',
+    'type',
+    'checked',
+    'disabled',
+    'start',
+    'align',
+    'tabindex',
+  ],
+  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ALLOW_DATA_ATTR: false,
+  ALLOW_ARIA_ATTR: false,
+};
+
+const purifier = DOMPurify(window);
+purifier.addHook('afterSanitizeAttributes', (node) => {
+  if (node.tagName === 'A') {
+    node.setAttribute('target', '_blank');
+    node.setAttribute('rel', 'noopener noreferrer nofollow');
+  }
+  // The only inputs are the boxes of task lists, which nobody but the text can tick.
+  if (node.tagName === 'INPUT') {
+    node.setAttribute('type', 'checkbox');
+    node.setAttribute('disabled', '');
+    node.setAttribute('aria-label', node.hasAttribute('checked') ? 'done' : 'to do');
+  }
+});
+
+/** The blocks of `text` (paragraphs, lists, code, ...) as safe HTML, in order. Any text is Markdown: nothing fails. */
+export function renderBlocks(text: string): string[] {
+  const tokens = marked.lexer(text);
+  return tokens
+    .filter((token) => token.type !== 'space')
+    .map((token) => renderBlock(token, tokens.links));
+}
+
+function renderBlock(token: Token, links: TokensList['links']): string {
+  return purifier.sanitize(marked.parser(Object.assign([token], { links })), allowed);
+}
+
+function escape(text: string): string {
+  const entities: Record<string, string> = {
+    '&': '&amp;',
+    '<': '&lt;',
+    '>': '&gt;',
+    '"': '&quot;',
+  };
+  return text.replace(/[&<>"]/g, (character) => entities[character] ?? character);
+}
