@@ -114,7 +114,7 @@ export const eachDoorToTheNetworkAndTheDiskIsOneFile: Rule = (tree) => [
   ...said(
     tree,
     (path) => /^(workers|src)\//.test(path),
-    /(?<![.\w])(globalThis\.|self\.)?fetch\(/,
+    /(?<![.\w])(globalThis\.|self\.)?fetch\((?!\s*\w+\??:)/,
     (path) =>
       /^workers\/(download|download\.worker|hub)\.ts$|^src\/(serviceWorker|replay)\.ts$/.test(path),
   ),
@@ -205,7 +205,8 @@ export const shadersHaveTheirHeader: Rule = (tree) =>
     for (const field of ['Shapes', 'Grid', 'Oracle']) {
       if (!header.includes(`\n// ${field}  `)) complaints.push(`${path}: no "// ${field}  "`);
     }
-    const oracle = /\/\/ Oracle +(\S+)(?: (\w+))?/.exec(header);
+    // A path and the first function's name; or words, where the oracle is the input itself.
+    const oracle = /\/\/ Oracle +(\S+\/\S+)(?: (\w+))?/.exec(header);
     if (oracle && !tree.has(oracle[1])) complaints.push(`${path}: no oracle ${oracle[1]}`);
     else if (oracle?.[2] && !new RegExp(`\\b${oracle[2]}\\b`).test(tree.get(oracle[1])!)) {
       complaints.push(`${path}: ${oracle[1]} has no ${oracle[2]}`);
@@ -223,28 +224,42 @@ export const kernelsHaveOneEntryPoint: Rule = (tree) =>
       : [`${path}: entry points [${entries.join(', ')}], not [${wanted.join(', ')}]`];
   });
 
-export const shadersHaveTheirRow: Rule = (tree) =>
-  files(tree, isShader).flatMap(([path]) => {
-    const table = tree.get('workers/kernels.ts') ?? '';
-    const row = isKernel(path)
-      ? new RegExp(`export const ${camelCase(nameOf(path))} = kernel\\(\\s*'${nameOf(path)}',`)
-      : new RegExp(`'${nameOf(path)}'|import ${camelCase(nameOf(path))}\\w* from`);
-    return table.includes(`'../${path}?raw'`) && row.test(table)
-      ? []
-      : [`${path}: has no row in workers/kernels.ts`];
-  });
+/** A kernel has a row of the table; a library is at least read by it, by its path or by a pattern. */
+export const shadersHaveTheirRow: Rule = (tree) => {
+  const table = tree.get('workers/kernels.ts') ?? '';
+  const read = Array.from(table.matchAll(/'\.\.\/(shaders\/[^'?]+)(?:\?raw)?'/g), ([, path]) =>
+    path
+      .split('*')
+      .map((part) => part.replaceAll('.', '\\.'))
+      .join('\\w*'),
+  );
+  return files(tree, isShader)
+    .filter(([path]) => {
+      const name = nameOf(path);
+      const row = new RegExp(`export const ${camelCase(name)} = kernel\\(\\s*'${name}',`);
+      const isRead = read.some((pattern) => new RegExp(`^${pattern}$`).test(path));
+      return !isRead || (isKernel(path) && !row.test(table));
+    })
+    .map(([path]) => `${path}: has no row in workers/kernels.ts`);
+};
 
-export const kernelsAreDispatchedByATest: Rule = (tree) =>
-  files(tree, isKernel).flatMap(([path]) => {
-    const name = new RegExp(`\\b${camelCase(nameOf(path))}\\b`);
-    const tested = files(tree, (test) => /^test\/kernels\/.*\.test\.ts$/.test(test)).some(
-      ([, text]) => {
-        const code = withoutComments(text);
-        return name.test(code) && /\bdispatch\w*\(/.test(code);
-      },
+/** A test names the kernel, and it or a file of test/kernels that it imports calls dispatch(). */
+export const kernelsAreDispatchedByATest: Rule = (tree) => {
+  const dispatches = (path: string): boolean => {
+    const text = tree.get(path) ?? '';
+    return (
+      /\bdispatch\w*\(/.test(withoutComments(text)) ||
+      importsOf(path, text).some(({ to }) => to.startsWith('test/kernels/') && dispatches(to))
     );
-    return tested ? [] : [`${path}: no test in test/kernels names and dispatches it`];
-  });
+  };
+  const tests = files(tree, (path) => /^test\/kernels\/.*\.test\.ts$/.test(path))
+    .filter(([path]) => dispatches(path))
+    .map(([, text]) => withoutComments(text));
+  return files(tree, isKernel)
+    .map(([path]) => [path, new RegExp(`\\b${camelCase(nameOf(path))}\\b`)] as const)
+    .filter(([, name]) => !tests.some((code) => name.test(code)))
+    .map(([path]) => `${path}: no test in test/kernels names and dispatches it`);
+};
 
 // ------------------------------------------------------------------------------------------------ text
 
