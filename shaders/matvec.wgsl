@@ -6,7 +6,7 @@
 //         x of (t, n) starts at X_FIRST + t X_TOKEN + n X_BATCH, y at Y_FIRST + t Y_TOKEN + n Y_BATCH (f32 units; x's multiples of 4)
 // Grid    (ROWS / 4, BATCH, T): one workgroup makes four rows; its lanes stride over the blocks of those rows
 // Links   matrix_*, sum_{tree,subgroup}
-// Oracle  test/reference/layers.ts matvec
+// Oracle  test/reference/layers.ts linear
 const ROWS = 2304u;
 const BATCH = 1u;
 const X_FIRST = 0u;

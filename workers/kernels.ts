@@ -2,11 +2,27 @@
  * The table of shaders: for each its source, what it binds, which constants a caller sets, and its grid.
  * One row per file of shaders/; libraries of shaders/lib/ fill slots (see each kernel's "Links").
  */
+import addNormSource from '../shaders/add_norm.wgsl?raw';
+import argmaxSource from '../shaders/argmax.wgsl?raw';
+import argmaxMergeSource from '../shaders/argmax_merge.wgsl?raw';
+import embedSource from '../shaders/embed.wgsl?raw';
+import expertMatvecSource from '../shaders/expert_matvec.wgsl?raw';
+import expertSumSource from '../shaders/expert_sum.wgsl?raw';
 import activationSource from '../shaders/lib/activation.wgsl?raw';
+import bestSource from '../shaders/lib/best.wgsl?raw';
+import cacheF16Source from '../shaders/lib/cache_f16.wgsl?raw';
+import cacheF32Source from '../shaders/lib/cache_f32.wgsl?raw';
+import outerSource from '../shaders/lib/outer.wgsl?raw';
 import stepSource from '../shaders/lib/step.wgsl?raw';
 import sumSubgroupSource from '../shaders/lib/sum_subgroup.wgsl?raw';
 import sumTreeSource from '../shaders/lib/sum_tree.wgsl?raw';
 import matvecSource from '../shaders/matvec.wgsl?raw';
+import mlaAppendSource from '../shaders/mla_append.wgsl?raw';
+import mlaAttendSource from '../shaders/mla_attend.wgsl?raw';
+import mlaMergeSource from '../shaders/mla_merge.wgsl?raw';
+import normSource from '../shaders/norm.wgsl?raw';
+import routeSource from '../shaders/route.wgsl?raw';
+import swigluSource from '../shaders/swiglu.wgsl?raw';
 import { kernel, type Library } from './gpu.ts';
 
 // ------------------------------------------------------------------------------------------- libraries
@@ -15,11 +31,108 @@ export const activation: Library = { name: 'activation', source: activationSourc
 export const step: Library = { name: 'step', source: stepSource };
 export const sumTree: Library = { name: 'sum_tree', source: sumTreeSource };
 export const sumSubgroup: Library = { name: 'sum_subgroup', source: sumSubgroupSource };
+/** Adds products into 4x4 registers. */
+export const outer: Library = { name: 'outer', source: outerSource };
+/** How the latent cache holds numbers: f32, or f16 at half the memory. */
+export const cacheF32: Library = { name: 'cache_f32', source: cacheF32Source };
+export const cacheF16: Library = { name: 'cache_f16', source: cacheF16Source };
+export const best: Library = { name: 'best', source: bestSource };
 
 // ---------------------------------------------------------------------------------------- dense layers
+
+export const embed = kernel('embed', embedSource, {
+  binds: ['tokens', 'x', 'seen'],
+  consts: ['FIRST', 'COUNT', 'STRIDE'],
+  grid: (_, tokens) => [tokens, 1, 1],
+});
+
+export const norm = kernel('norm', normSource, {
+  binds: ['x', 'w', 'h'],
+  consts: ['D', 'EPS'],
+  grid: (_, tokens) => [tokens, 1, 1],
+});
+
+/** `LAST` = 1: only the last token of the call, into row 0 of h. */
+export const addNorm = kernel('add_norm', addNormSource, {
+  binds: ['x', 'y', 'w', 'h'],
+  consts: ['D', 'EPS', 'LAST'],
+  grid: (c, tokens) => [c.LAST === 1 ? 1 : tokens, 1, 1],
+});
 
 export const matvec = kernel('matvec', matvecSource, {
   binds: ['x', 'y'],
   consts: ['ROWS', 'BATCH', 'X_FIRST', 'X_TOKEN', 'X_BATCH', 'Y_FIRST', 'Y_TOKEN', 'Y_BATCH'],
   grid: (c, tokens) => [Math.ceil(c.ROWS / 4), c.BATCH, tokens],
+});
+
+export const swiglu = kernel('swiglu', swigluSource, {
+  binds: ['gate', 'up', 'act'],
+  consts: ['WIDTH', 'SLOTS', 'GATE_FIRST', 'UP_FIRST', 'STRIDE'],
+  grid: (c, tokens) => [Math.ceil(c.WIDTH / 256), c.SLOTS, tokens],
+});
+
+// ------------------------------------------------------------------------------------- latent attention
+
+export const mlaAppend = kernel('mla_append', mlaAppendSource, {
+  binds: ['c', 'w', 'cache'],
+  consts: ['LATENT', 'SHARED', 'EPS', 'FIRST', 'SEGMENT'],
+  grid: (_, tokens) => [tokens, 1, 1],
+});
+
+/** Segments in order of FIRST, all with the same stats and parts; then one mlaMerge. QUERIES is 16, 32 or 64. */
+export const mlaAttend = kernel('mla_attend', mlaAttendSource, {
+  binds: ['qa', 'q', 'cache', 'stats', 'parts'],
+  consts: ['HEADS', 'LATENT', 'SHARED', 'NOPE', 'SCALE', 'FIRST', 'SEGMENT', 'SLICES', 'QUERIES'],
+  grid: (c, tokens) => [c.SLICES, Math.ceil((tokens * c.HEADS) / c.QUERIES), 1],
+});
+
+export const mlaMerge = kernel('mla_merge', mlaMergeSource, {
+  binds: ['stats', 'parts', 'context'],
+  consts: ['HEADS', 'LATENT', 'SLICES'],
+  grid: (c, tokens) => [c.HEADS, tokens, 1],
+});
+
+// -------------------------------------------------------------------------------------- mixture of experts
+
+export const route = kernel('route', routeSource, {
+  binds: ['logits', 'bias', 'ids', 'weights'],
+  consts: ['EXPERTS', 'TOP', 'SCALE', 'NORM'],
+  grid: (_, tokens) => [tokens, 1, 1],
+});
+
+export const expertMatvec = kernel('expert_matvec', expertMatvecSource, {
+  binds: ['ids', 'x', 'y'],
+  consts: [
+    'ROWS',
+    'TOP',
+    'FIRST',
+    'COUNT',
+    'X_FIRST',
+    'X_TOKEN',
+    'X_BATCH',
+    'Y_FIRST',
+    'Y_TOKEN',
+    'Y_BATCH',
+  ],
+  grid: (c, tokens) => [Math.ceil(c.ROWS / 4), c.TOP, tokens],
+});
+
+export const expertSum = kernel('expert_sum', expertSumSource, {
+  binds: ['weights', 'down', 'always', 'y'],
+  consts: ['D', 'TOP'],
+  grid: (c, tokens) => [Math.ceil(c.D / 256), tokens, 1],
+});
+
+// ---------------------------------------------------------------------------------------------- output
+
+export const argmax = kernel('argmax', argmaxSource, {
+  binds: ['logits', 'slices'],
+  consts: ['VOCABULARY', 'SLICES'],
+  grid: (c, tokens) => [c.SLICES, tokens, 1],
+});
+
+export const argmaxMerge = kernel('argmax_merge', argmaxMergeSource, {
+  binds: ['slices', 'best'],
+  consts: ['SLICES'],
+  grid: (_, tokens) => [tokens, 1, 1],
 });

@@ -1,0 +1,169 @@
+// mla_attend: attention of QUERIES (token, head) pairs over one slice of one segment of the latent cache, unfinished.
+//
+//   score[n, s] = SCALE (qa[n] . latent[s] + q[n, NOPE..] . key[s])        position s <= that of n's token
+//   top[n] = max_s score      sum[n] = sum_s e^(score - top)      part[n] = sum_s e^(score - top) latent[s]
+//
+// Shapes  qa [T, HEADS, LATENT] queries in the latent's terms   q [T, HEADS, NOPE + SHARED] of which the shared part is read
+//         cache [SEGMENT, LATENT + SHARED] words of cache_*, positions FIRST .. FIRST + SEGMENT - 1
+//         stats [T, HEADS, SLICES] of (top, sum)   parts [T, HEADS, SLICES, LATENT]
+// Grid    (SLICES, T HEADS / QUERIES): all heads read the same rows, so tokens and heads are one axis n = t HEADS + h.
+//         Slices divide the rows in use, whatever their number; one without rows says sum = 0 and writes no part.
+// Links   cache_{f32,f16}, outer, step
+// Oracle  test/reference/mla.ts attendSlice
+// Segments follow one another in the order of positions: the one at FIRST = 0 begins, the others go on with its slices.
+// A tile is ROWS cache rows by QUERIES. Scores: each lane has four queries of one row, and both sides pass through workgroup
+// memory STAGE vec4s of columns at a time. Sums: each lane has a quarter of the queries and every 64th vec4 of the latent.
+const HEADS = 32u;
+const LATENT = 512u;
+const SHARED = 64u;
+const NOPE = 128u;
+const SCALE = 0.07216878364870322;
+const FIRST = 0u;
+const SEGMENT = 4096u;
+const SLICES = 64u;
+const QUERIES = 32u; // 16, 32 or 64
+const LOWEST = -3.4e38;
+const WIDTH = (LATENT + SHARED) / 4u;
+const FOURS = QUERIES / 4u;
+const ROWS = 256u / FOURS;
+const STAGE = 8u;
+const OWN = QUERIES / 16u; // fours of queries whose sums a lane keeps
+const COLUMNS = (LATENT / 4u + 63u) / 64u; // vec4s of the latent it keeps of each
+@group(0) @binding(0) var<storage, read> qa: array<vec4f>;
+@group(0) @binding(1) var<storage, read> q: array<vec4f>;
+@group(0) @binding(2) var<storage, read> cache: array<CacheWord>;
+@group(0) @binding(3) var<storage, read_write> stats: array<vec2f>;
+@group(0) @binding(4) var<storage, read_write> parts: array<vec4f>;
+var<workgroup> query_tile: array<vec4f, STAGE * (QUERIES + 1u)>; // [column, query]; the odd lengths spread the banks
+var<workgroup> cache_tile: array<vec4f, STAGE * (ROWS + 1u)>; // [column, row]
+var<workgroup> weights: array<vec4f, ROWS * FOURS>; // [row, four queries]: scores, then e^(score - top)
+var<workgroup> tops: array<vec4f, FOURS>;
+var<workgroup> rescale: array<vec4f, FOURS>;
+
+fn query(n: u32, column: u32) -> vec4f {
+  if (n >= step.tokens * HEADS || column >= WIDTH) {
+    return vec4f();
+  }
+  if (column < LATENT / 4u) {
+    return SCALE * qa[n * (LATENT / 4u) + column];
+  }
+  return SCALE * q[n * ((NOPE + SHARED) / 4u) + NOPE / 4u + column - LATENT / 4u];
+}
+
+@compute @workgroup_size(256)
+fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let slice = group.x;
+  let first_n = group.y * QUERIES;
+  let end_n = min(first_n + QUERIES, step.tokens * HEADS);
+  let seen = step.position + (end_n - 1u) / HEADS + 1u; // positions that the last token of the tile sees
+  let used = min(max(seen, FIRST) - FIRST, SEGMENT);
+  let share = (used + SLICES * ROWS - 1u) / (SLICES * ROWS) * ROWS; // rows of a slice: whole tiles
+  let from = slice * share;
+  let to = min(from + share, used);
+  if (FIRST > 0u && from >= to) {
+    return;
+  }
+
+  // The row and the four queries whose scores are this lane's; the queries and columns whose sums are.
+  let own_row = lane % ROWS;
+  let four = lane / ROWS;
+  let visible = vec4u(step.position) + (vec4u(first_n + 4u * four) + vec4u(0u, 1u, 2u, 3u)) / HEADS;
+  let own_four = lane / 64u * OWN;
+  let column = lane % 64u;
+  var sums: array<vec4f, OWN>;
+  var acc: array<mat4x4f, OWN * COLUMNS>; // [four, column]: a matrix column per query
+  if (lane < FOURS) {
+    tops[lane] = vec4f(LOWEST);
+  }
+  workgroupBarrier();
+  if (FIRST > 0u) { // go on where the segment before left off
+    for (var i = 0u; i < 4u * OWN; i++) {
+      let n = first_n + 4u * own_four + i;
+      let before = stats[min(n, end_n - 1u) * SLICES + slice];
+      if (n < end_n && before.y != 0.0) {
+        sums[i / 4u][i % 4u] = before.y;
+        for (var k = 0u; k < COLUMNS; k++) {
+          let at = min(column + 64u * k, LATENT / 4u - 1u);
+          acc[i / 4u * COLUMNS + k][i % 4u] = parts[(n * SLICES + slice) * (LATENT / 4u) + at];
+        }
+      }
+    }
+    if (lane < FOURS) {
+      for (var j = 0u; j < 4u; j++) {
+        let n = first_n + 4u * lane + j;
+        tops[lane][j] = select(LOWEST, stats[n * SLICES + slice].x, n < end_n);
+      }
+    }
+  }
+
+  for (var row0 = from; row0 < to; row0 += ROWS) {
+    var scores = vec4f();
+    for (var stage = 0u; stage < WIDTH; stage += STAGE) {
+      workgroupBarrier();
+      for (var i = lane; i < STAGE * QUERIES; i += 256u) {
+        let n = i / STAGE;
+        query_tile[i % STAGE * (QUERIES + 1u) + n] = query(first_n + n, stage + i % STAGE);
+      }
+      for (var i = lane; i < STAGE * ROWS; i += 256u) {
+        let r = i / STAGE;
+        let at = stage + i % STAGE;
+        var word: CacheWord;
+        if (row0 + r < to && at < WIDTH) {
+          word = cache[(row0 + r) * WIDTH + at];
+        }
+        cache_tile[i % STAGE * (ROWS + 1u) + r] = cache_load(word);
+      }
+      workgroupBarrier();
+      for (var k = 0u; k < STAGE; k++) {
+        let c = cache_tile[k * (ROWS + 1u) + own_row];
+        let a = k * (QUERIES + 1u) + 4u * four;
+        scores += vec4f(dot(query_tile[a], c), dot(query_tile[a + 1u], c), dot(query_tile[a + 2u], c), dot(query_tile[a + 3u], c));
+      }
+    }
+    let row = row0 + own_row;
+    let hidden = vec4u(FIRST + row) > visible | vec4<bool>(row >= to);
+    weights[own_row * FOURS + four] = select(scores, vec4f(LOWEST), hidden);
+    workgroupBarrier();
+    if (lane < FOURS) {
+      var top = tops[lane];
+      for (var r = 0u; r < ROWS; r++) {
+        top = max(top, weights[r * FOURS + lane]);
+      }
+      rescale[lane] = exp(tops[lane] - top);
+      tops[lane] = top;
+    }
+    workgroupBarrier();
+    weights[own_row * FOURS + four] = select(exp(scores - tops[four]), vec4f(), hidden);
+    workgroupBarrier();
+    for (var i = 0u; i < OWN; i++) {
+      let f = rescale[own_four + i];
+      sums[i] *= f;
+      for (var k = i * COLUMNS; k < (i + 1u) * COLUMNS; k++) {
+        acc[k] = mat4x4f(acc[k][0] * f.x, acc[k][1] * f.y, acc[k][2] * f.z, acc[k][3] * f.w);
+      }
+    }
+    for (var r = 0u; r < min(ROWS, to - row0); r++) {
+      for (var i = 0u; i < OWN; i++) {
+        sums[i] += weights[r * FOURS + own_four + i];
+      }
+      for (var k = 0u; k < COLUMNS; k++) {
+        let latent = cache_load(cache[(row0 + r) * WIDTH + min(column + 64u * k, LATENT / 4u - 1u)]);
+        for (var i = 0u; i < OWN; i++) {
+          acc[i * COLUMNS + k] = add_outer(acc[i * COLUMNS + k], latent, weights[r * FOURS + own_four + i]);
+        }
+      }
+    }
+  }
+
+  for (var i = 0u; i < 4u * OWN; i++) {
+    let n = first_n + 4u * own_four + i;
+    if (n < end_n) {
+      if (column == 0u) {
+        stats[n * SLICES + slice] = vec2f(tops[own_four + i / 4u][i % 4u], sums[i / 4u][i % 4u]);
+      }
+      for (var k = column; k < LATENT / 4u && from < to; k += 64u) {
+        parts[(n * SLICES + slice) * (LATENT / 4u) + k] = acc[i / 4u * COLUMNS + k / 64u][i % 4u];
+      }
+    }
+  }
+}
