@@ -1,0 +1,234 @@
+/**
+ * How each plain layer's kernel is checked: dispatched, and compared with the float64 oracle. Every function takes the
+ * kernel as an argument, so that one with a known bug can be put in its place, and gives the relative RMS; Infinity
+ * where something is wrong that no rounding explains.
+ */
+import type { Library } from '../../workers/gpu.ts';
+import { activation, step, sumTree } from '../../workers/kernels.ts';
+import type * as kernels from '../../workers/kernels.ts';
+import { dispatch, randomValues } from '../gpu.ts';
+import { relativeRms } from '../reference/compare.ts';
+import { add, linear, rmsNorm, silu } from '../reference/layers.ts';
+import { randomMatrix, type TestFormat } from './matrices.ts';
+
+/** A library of sums and how many lanes it sums over. */
+export interface Sum {
+  library: Library;
+  lanes: number;
+}
+
+export const TREE_64: Sum = { library: sumTree, lanes: 64 };
+
+/** Relative RMS; Infinity as soon as one number is not finite. */
+export function rms(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  const figure = relativeRms(actual, expected);
+  return Number.isNaN(figure) ? Infinity : figure;
+}
+
+/** 0 if all elements are the same, else Infinity. */
+export function same(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  if (actual.length !== expected.length) return Infinity;
+  return Array.from(actual).every((x, i) => Object.is(x, expected[i])) ? 0 : Infinity;
+}
+
+// ------------------------------------------------------------------------------------------- embedding
+
+export interface EmbedCase {
+  format: TestFormat;
+  D: number;
+  tokens: number[];
+  position: number;
+  /** Words from one token id to the next. */
+  stride: number;
+}
+
+/** Two parts of the vocabulary, one dispatch each: together they fill every row; `seen` keeps what it knew of other tokens. */
+export async function checkEmbed(kernel: typeof kernels.embed, c: EmbedCase): Promise<number> {
+  const [vocabulary, cut] = [40, 23];
+  const T = c.tokens.length;
+  const ids = new Uint32Array(T * c.stride).fill(7);
+  c.tokens.forEach((token, t) => (ids[t * c.stride] = token));
+  let x = new Float32Array(T * c.D).fill(NaN);
+  const before = Uint32Array.from({ length: vocabulary }, (_, token) => token % 5);
+  let seen = before;
+  const expected = new Float32Array(T * c.D);
+  for (const [first, rows] of [
+    [0, cut],
+    [cut, vocabulary - cut],
+  ] as const) {
+    const E = randomMatrix(c.format, 3 + first, rows, c.D);
+    const out = await dispatch({
+      kernel,
+      libraries: [E.library, step],
+      consts: { FIRST: first, COUNT: rows, STRIDE: c.stride },
+      libraryConsts: { COLS: c.D },
+      inputs: { ...E.inputs, tokens: ids, x, seen },
+      outputs: {},
+      tokens: T,
+      position: c.position,
+    });
+    x = out.x!;
+    seen = new Uint32Array(out.seen!.buffer);
+    c.tokens.forEach((token, t) => {
+      if (token < first || token >= first + rows) return;
+      const row = token - first;
+      expected.set(E.values.subarray(row * c.D, (row + 1) * c.D), t * c.D);
+    });
+  }
+  const expectedSeen = before.slice();
+  c.tokens.forEach((token, t) => (expectedSeen[token] = c.position + t + 1));
+  return Math.max(rms(x, expected), same(seen, expectedSeen));
+}
+
+// ------------------------------------------------------------------------------------------------ norms
+
+export interface NormCase {
+  D: number;
+  T: number;
+  eps: number;
+  /** Size of the activations: small ones let eps speak. */
+  size: number;
+  sum: Sum;
+}
+
+export async function checkNorm(kernel: typeof kernels.norm, c: NormCase): Promise<number> {
+  const x = randomValues(1, c.T * c.D, c.size);
+  const w = randomValues(2, c.D);
+  const { h } = await dispatch({
+    kernel,
+    libraries: [c.sum.library],
+    consts: { D: c.D, EPS: c.eps },
+    libraryConsts: { SUM_LANES: c.sum.lanes },
+    inputs: { x, w },
+    outputs: { h: c.T * c.D },
+    tokens: c.T,
+  });
+  return rms(h!, rmsNorm(x, w, c.eps));
+}
+
+export async function checkAddNorm(
+  kernel: typeof kernels.addNorm,
+  c: NormCase & { last: boolean },
+): Promise<number> {
+  const x = randomValues(1, c.T * c.D, c.size);
+  const y = randomValues(2, c.T * c.D, c.size);
+  const w = randomValues(3, c.D);
+  const out = await dispatch({
+    kernel,
+    libraries: [c.sum.library, step],
+    consts: { D: c.D, EPS: c.eps, LAST: c.last ? 1 : 0 },
+    libraryConsts: { SUM_LANES: c.sum.lanes },
+    inputs: { x, y, w },
+    outputs: { h: c.last ? c.D : c.T * c.D },
+    tokens: c.T,
+  });
+  const sum = add(x, y);
+  const h = rmsNorm(sum, w, c.eps);
+  if (!c.last) return Math.max(rms(out.x!, sum), rms(out.h!, h));
+  const from = (c.T - 1) * c.D;
+  return Math.max(rms(out.x!.subarray(from), sum.subarray(from)), rms(out.h!, h.subarray(from)));
+}
+
+// --------------------------------------------------------------------------------------------- products
+
+export interface ProductCase {
+  format: TestFormat;
+  rows: number;
+  cols: number;
+  T: number;
+  /** Matrices in the stack. */
+  batch: number;
+  /** All matrices of the stack read the same x. */
+  sharedX: boolean;
+  /** Leave room before, between and after: offsets and strides that no size explains. */
+  apart: boolean;
+}
+
+/** Where x and y lie for a case: the constants of matvec and matmul. */
+function strides({ rows, cols, batch, sharedX, apart }: ProductCase) {
+  const [xGap, yGap] = apart ? [4, 3] : [0, 0];
+  const X_BATCH = sharedX ? 0 : cols + xGap;
+  const Y_BATCH = rows + yGap;
+  return {
+    ROWS: rows,
+    BATCH: batch,
+    X_FIRST: 2 * xGap,
+    X_TOKEN: (sharedX ? cols : batch * X_BATCH) + 3 * xGap,
+    X_BATCH,
+    Y_FIRST: yGap,
+    Y_TOKEN: batch * Y_BATCH + 2 * yGap,
+    Y_BATCH,
+  };
+}
+
+/** matvec and matmul: same interface, same check. */
+export async function checkProduct(
+  kernel: typeof kernels.matvec,
+  c: ProductCase,
+  libraries: Library[],
+  libraryConsts: Record<string, number>,
+): Promise<number> {
+  const { rows, cols, T, batch } = c;
+  const W = randomMatrix(c.format, 5, batch * rows, cols);
+  const s = strides(c);
+  const x = randomValues(6, s.X_FIRST + T * s.X_TOKEN);
+  const { y } = await dispatch({
+    kernel,
+    libraries: [W.library, ...libraries],
+    consts: s,
+    libraryConsts: { COLS: cols, ...libraryConsts },
+    inputs: { ...W.inputs, x },
+    outputs: { y: s.Y_FIRST + T * s.Y_TOKEN },
+    tokens: T,
+  });
+  const expected = new Float64Array(y!.length).fill(NaN); // what lies between stays as it was
+  for (let t = 0; t < T; t++) {
+    for (let n = 0; n < batch; n++) {
+      const from = s.X_FIRST + t * s.X_TOKEN + n * s.X_BATCH;
+      const Wn = W.values.subarray(n * rows * cols, (n + 1) * rows * cols);
+      expected.set(
+        linear(Wn, x.subarray(from, from + cols), rows, cols),
+        s.Y_FIRST + t * s.Y_TOKEN + n * s.Y_BATCH,
+      );
+    }
+  }
+  const written = [...expected.keys()].filter((i) => !Number.isNaN(expected[i]));
+  const strayed = expected.some((e, i) => Number.isNaN(e) && !Number.isNaN(y![i]));
+  if (strayed) return Infinity;
+  return rms(
+    written.map((i) => y![i]!),
+    written.map((i) => expected[i]!),
+  );
+}
+
+// --------------------------------------------------------------------------------------------- swiglu
+
+export interface SwigluCase {
+  width: number;
+  slots: number;
+  T: number;
+  /** gate and up are halves of each row of one buffer. */
+  halves: boolean;
+  size: number;
+}
+
+export async function checkSwiglu(kernel: typeof kernels.swiglu, c: SwigluCase): Promise<number> {
+  const rows = c.T * c.slots;
+  const STRIDE = c.halves ? 2 * c.width : c.width + 4;
+  const gate = randomValues(1, rows * STRIDE, c.size);
+  const up = c.halves ? gate : randomValues(2, rows * STRIDE, c.size);
+  const UP_FIRST = c.halves ? c.width : 4;
+  const { act } = await dispatch({
+    kernel,
+    libraries: [activation],
+    consts: { WIDTH: c.width, SLOTS: c.slots, GATE_FIRST: 0, UP_FIRST, STRIDE },
+    inputs: { gate, up },
+    outputs: { act: rows * c.width },
+    tokens: c.T,
+  });
+  const expected = Float64Array.from({ length: rows * c.width }, (_, i) => {
+    const from = Math.floor(i / c.width) * STRIDE + (i % c.width);
+    return silu(gate[from]!) * up[UP_FIRST + from]!;
+  });
+  return rms(act!, expected);
+}
