@@ -12,6 +12,7 @@ if (process.env.VITEST && carriesChromium) {
   if (process.env.PALIMPSEST_ADAPTER === 'swiftshader') loadSwiftShader();
 }
 
+const pages = ['index.html', 'embed.html'].filter((page) => existsSync(page));
 const browserTests = 'test/**/*.browser.test.ts';
 const endToEndTests = 'test/e2e/**/*.test.ts';
 
@@ -20,11 +21,14 @@ export default defineConfig({
   base: './',
   plugins: [svelte({ configFile: false })],
   worker: { format: 'es' },
+  // Workers are named so that their dependencies are found before they start: found later, vite would reload the page
+  // in the middle of a newcomer's first load.
+  optimizeDeps: { entries: [...pages, 'workers/*.worker.ts'] },
   build: {
     target: 'esnext',
     license: { fileName: 'licences.md' },
     modulePreload: { polyfill: false },
-    rolldownOptions: { input: ['index.html', 'embed.html'].filter((page) => existsSync(page)) },
+    rolldownOptions: { input: pages },
   },
   test: {
     // One after another: kernels on the software adapter take whole cores, and the browser tests watch the clock.
