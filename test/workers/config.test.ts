@@ -1,0 +1,514 @@
+import { describe, expect, test } from 'vitest';
+import {
+  latentBytesPerToken,
+  modelConfig,
+  recurrentBytes,
+  splitKvB,
+  type ModelConfig,
+} from '../../workers/config.ts';
+import { openGguf, type GgufFile, type MetaValue, type TensorEntry } from '../../workers/gguf.ts';
+import type { ErrorName } from '../../workers/protocol.ts';
+import { dequantize } from '../../workers/quant.ts';
+import { fileSource, memorySource, writeGguf, type KeyRow, type TensorRow } from './ggufWriter.ts';
+
+const tiny = async (type: string): Promise<GgufFile> =>
+  openGguf([await fileSource(new URL(`../fixtures/tiny-${type}.gguf`, import.meta.url))]);
+
+const embedded = async (): Promise<GgufFile> => {
+  const folder = new URL('../../public/models/palimpsest-150m/', import.meta.url);
+  const names = [1, 2, 3, 4, 5, 6, 7, 8].map((n) => `palimpsest-150m.Q4_0-0000${n}-of-00008.gguf`);
+  return openGguf(await Promise.all(names.map((name) => fileSource(new URL(name, folder)))));
+};
+
+const TINY: Omit<ModelConfig, 'fileType' | 'parameters'> = {
+  name: 'tiny random kimi-linear',
+  architecture: 'kimi-linear',
+  layers: [
+    { kind: 'kda', ffn: 'dense' },
+    { kind: 'kda', ffn: 'moe' },
+    { kind: 'mla', ffn: 'moe' },
+    { kind: 'kda', ffn: 'moe' },
+  ],
+  width: 64,
+  heads: 2,
+  eps: Math.fround(1e-5),
+  vocabulary: 512,
+  contextTrained: 4096,
+  tiedOutput: false,
+  kda: { keys: 64, values: 64, taps: 4 },
+  mla: { latent: 96, sharedKey: 16, ownKey: 32, query: 48, values: 64, joined: false },
+  denseWidth: 160,
+  moe: { experts: 6, expertsUsed: 3, width: 32, sharedWidth: 64, scale: 1.75, normalised: true },
+};
+
+describe('sound files', () => {
+  test.each([
+    ['f32', 'F32'],
+    ['q8_0', 'Q8_0'],
+    ['q4_0', 'Q4_0'],
+  ])('tiny-%s', async (file, fileType) => {
+    expect(modelConfig(await tiny(file))).toEqual({
+      ...TINY,
+      fileType,
+      parameters: expect.any(Number) as number,
+    });
+  });
+
+  test('the embedded model', async () => {
+    const file = await embedded();
+    const config = modelConfig(file);
+    expect(config).toMatchObject({
+      name: 'Palimpsest 150M',
+      fileType: 'Q4_0',
+      width: 576,
+      heads: 9,
+      vocabulary: 49152,
+      contextTrained: 8192,
+      tiedOutput: false,
+      kda: { keys: 64, values: 64, taps: 4 },
+      mla: { latent: 192, sharedKey: 32, ownKey: 64, query: 96, values: 64, joined: false },
+      denseWidth: 1536,
+      moe: { experts: 8, expertsUsed: 4, width: 128, sharedWidth: 512, scale: 4, normalised: true },
+    });
+    const mla = config.layers.flatMap((layer, i) => (layer.kind === 'mla' ? [i] : []));
+    expect(mla).toEqual([3, 7, 11, 15, 19, 23, 27]);
+    expect(config.layers.map((layer) => layer.ffn)).toEqual([
+      'dense',
+      ...Array<string>(29).fill('moe'),
+    ]);
+    // The model card does not count the copy of the embedding.
+    expect(config.parameters - 576 * 49152).toBe(150_573_687);
+    expect(recurrentBytes(config)).toBe(23 * 9 * (64 * 64 + 3 * 3 * 64) * 4);
+    expect(latentBytesPerToken(config, 4)).toBe(7 * 224 * 4);
+  });
+
+  test('the 48B model in Q4_K, by its header alone', async () => {
+    const config = modelConfig(await openGguf([kimiLinear48B()]));
+    expect(config).toMatchObject({
+      fileType: 'Q4_K_M',
+      parameters: 49_122_681_728,
+      width: 2304,
+      heads: 32,
+      vocabulary: 163_840,
+      contextTrained: 1_048_576,
+      kda: { keys: 128, values: 128, taps: 4 },
+      mla: { latent: 512, sharedKey: 64, ownKey: 128, query: 192, values: 128, joined: false },
+      denseWidth: 9216,
+      moe: {
+        experts: 256,
+        expertsUsed: 8,
+        width: 1024,
+        sharedWidth: 1024,
+        scale: Math.fround(2.446),
+      },
+    });
+    expect(config.layers.filter((layer) => layer.kind === 'kda')).toHaveLength(20);
+    expect(recurrentBytes(config)).toBe(20 * (2 * 1024 * 1024 + 36_864 * 4));
+    expect(latentBytesPerToken(config, 2)).toBe(8064);
+  });
+});
+
+/** A copy of a file with keys and tensors changed; undefined removes. */
+function changed(
+  file: GgufFile,
+  keys: Record<string, MetaValue | undefined>,
+  tensors: Record<string, Partial<TensorEntry> | undefined> = {},
+): GgufFile {
+  const copy = { ...file, metadata: new Map(file.metadata), tensors: new Map(file.tensors) };
+  for (const [key, value] of Object.entries(keys)) {
+    if (value === undefined) copy.metadata.delete(key);
+    else copy.metadata.set(key, value);
+  }
+  for (const [name, change] of Object.entries(tensors)) {
+    const entry = {
+      ...file.tensors.values().next().value!,
+      ...file.tensors.get(name),
+      name,
+      ...change,
+    };
+    if (change === undefined) copy.tensors.delete(name);
+    else copy.tensors.set(name, entry);
+  }
+  return copy;
+}
+
+describe('keys that a file may lack', () => {
+  const k = (key: string): string => `kimi-linear.${key}`;
+  const cases: [what: string, keys: Record<string, MetaValue | undefined>, expected: object][] = [
+    ['the layer map: tensors tell', { [k('attention.head_count_kv')]: undefined }, {}],
+    ['the shared key: its tensor tells', { [k('rope.dimension_count')]: undefined }, {}],
+    [
+      'the expert scale',
+      { [k('expert_weights_scale')]: undefined },
+      { moe: { ...TINY.moe, scale: 1 } },
+    ],
+    [
+      'the expert scale, written as 0',
+      { [k('expert_weights_scale')]: 0 },
+      { moe: { ...TINY.moe, scale: 1 } },
+    ],
+    ['the norm of expert weights', { [k('expert_weights_norm')]: undefined }, {}],
+    ['the size of the vocabulary', { [k('vocab_size')]: undefined }, {}],
+    ['the tokenizer', { 'tokenizer.ggml.tokens': undefined }, {}],
+    ['the name', { 'general.name': undefined }, { name: 'tiny-q4_0.gguf' }],
+    ['the file type: bytes tell', { 'general.file_type': undefined }, { fileType: 'Q4_0' }],
+    ['a known file type', { 'general.file_type': 999 }, { fileType: 'Q4_0' }],
+    [
+      'one number of heads: the same for all',
+      { [k('attention.head_count')]: new Uint32Array(4).fill(2) },
+      {},
+    ],
+    [
+      'sizes with _mla: old files',
+      {
+        [k('attention.key_length_mla')]: undefined,
+        [k('attention.value_length_mla')]: undefined,
+        [k('attention.key_length')]: 48,
+        [k('attention.value_length')]: 64,
+      },
+      {},
+    ],
+  ];
+  test.each(cases)('%s', async (_, keys, expected) => {
+    expect(modelConfig(changed(await tiny('q4_0'), keys))).toMatchObject({ ...TINY, ...expected });
+  });
+
+  test('weights of experts that are not normalised', async () => {
+    const config = modelConfig(changed(await tiny('q4_0'), { [k('expert_weights_norm')]: false }));
+    expect(config.moe.normalised).toBe(false);
+  });
+
+  test('an output matrix', async () => {
+    const config = modelConfig(changed(await tiny('q4_0'), {}, { 'output.weight': undefined }));
+    expect(config.tiedOutput).toBe(true);
+  });
+
+  test('extents of 1', async () => {
+    const file = await tiny('q4_0');
+    const fewer = changed(
+      file,
+      {},
+      { 'blk.0.ssm_a': { ne: [1, 2] }, 'blk.0.ssm_conv1d_q.weight': { ne: [4, 1, 128] } },
+    );
+    expect(modelConfig(fewer)).toEqual(modelConfig(file));
+  });
+});
+
+describe('old files with attn_kv_b', () => {
+  const joined = (ne: number[]) => ({
+    'blk.2.attn_k_b.weight': undefined,
+    'blk.2.attn_v_b.weight': undefined,
+    'blk.2.attn_kv_b.weight': { ne },
+  });
+
+  test('open', async () => {
+    const config = modelConfig(changed(await tiny('f32'), {}, joined([96, 2 * (32 + 64)])));
+    expect(config.mla.joined).toBe(true);
+  });
+
+  test('are refused in another shape', async () => {
+    const file = changed(await tiny('f32'), {}, joined([96, 2 * 64]));
+    expect(() => modelConfig(file)).toThrow(
+      /attn_kv_b.weight should have the shape \[96, 192\] and has \[96, 128\]/,
+    );
+  });
+
+  test('may hold the two halves as well, which are then used', async () => {
+    const file = changed(await tiny('f32'), {}, { 'blk.2.attn_kv_b.weight': { ne: [96, 192] } });
+    expect(modelConfig(file).mla.joined).toBe(false);
+  });
+
+  test('split into what a newer file holds', async () => {
+    const file = await tiny('f32');
+    const config = modelConfig(file);
+    const floats = async (name: string): Promise<Float32Array> => {
+      const entry = file.tensors.get(name)!;
+      return dequantize(entry.type, await file.read(entry), entry.byteLength / 4);
+    };
+    const keys = await floats('blk.2.attn_k_b.weight'); // [H, L, P]
+    const values = await floats('blk.2.attn_v_b.weight'); // [H, V, L]
+    const [H, L, P, V] = [2, 96, 32, 64];
+    const whole = new Float32Array(H * (P + V) * L); // rows: of each head its P key rows, then its V value rows
+    for (let h = 0; h < H; h++) {
+      for (let l = 0; l < L; l++) {
+        for (let p = 0; p < P; p++) whole[(h * (P + V) + p) * L + l] = keys[(h * L + l) * P + p]!;
+        for (let v = 0; v < V; v++)
+          whole[(h * (P + V) + P + v) * L + l] = values[(h * V + v) * L + l]!;
+      }
+    }
+    expect(splitKvB(config, whole)).toEqual({ keys, values });
+  });
+});
+
+describe('what is refused', () => {
+  const k = (key: string): string => `kimi-linear.${key}`;
+  const cases: [
+    what: string,
+    keys: Record<string, MetaValue | undefined>,
+    tensors: Record<string, Partial<TensorEntry> | undefined>,
+    name: ErrorName,
+    message: RegExp,
+  ][] = [
+    [
+      'another architecture',
+      { 'general.architecture': 'llama' },
+      {},
+      'Unsupported',
+      /the llama architecture/,
+    ],
+    [
+      'no architecture',
+      { 'general.architecture': undefined },
+      {},
+      'Unsupported',
+      /the unnamed architecture/,
+    ],
+    [
+      'a missing key',
+      { [k('attention.kv_lora_rank')]: undefined },
+      {},
+      'BadModel',
+      /kv_lora_rank is missing/,
+    ],
+    [
+      'a key of another type',
+      { [k('block_count')]: 'four' },
+      {},
+      'BadModel',
+      /block_count is the string "four"/,
+    ],
+    ['a size of 0', { [k('embedding_length')]: 0 }, {}, 'BadModel', /embedding_length is 0/],
+    ['a size of 2.5', { [k('kda.head_dim')]: 2.5 }, {}, 'BadModel', /head_dim is 2.5/],
+    [
+      'an eps of NaN',
+      { [k('attention.layer_norm_rms_epsilon')]: NaN },
+      {},
+      'BadModel',
+      /epsilon is NaN/,
+    ],
+    [
+      '2^32 layers',
+      { [k('block_count')]: 2 ** 31 },
+      {},
+      'BadModel',
+      /2147483648 layers .* 89 tensors/,
+    ],
+    [
+      'a layer map of another length',
+      { [k('block_count')]: 5 },
+      {},
+      'BadModel',
+      /4 entries for 5 layers/,
+    ],
+    [
+      'heads that differ',
+      { [k('attention.head_count')]: new Uint32Array([2, 2, 4, 2]) },
+      {},
+      'Unsupported',
+      /head_count differs/,
+    ],
+    ['a softmax router', { [k('expert_gating_func')]: 1 }, {}, 'Unsupported', /number 1; only 2/],
+    [
+      'no gating function',
+      { [k('expert_gating_func')]: undefined },
+      {},
+      'BadModel',
+      /expert_gating_func is missing/,
+    ],
+    [
+      'more experts used than there are',
+      { [k('expert_used_count')]: 7 },
+      {},
+      'BadModel',
+      /7 of 6 experts/,
+    ],
+    ['low-rank queries', { [k('attention.q_lora_rank')]: 16 }, {}, 'Unsupported', /q_lora_rank/],
+    ['a bounded decay', { [k('kda.gate_lower_bound')]: -5 }, {}, 'Unsupported', /gate_lower_bound/],
+    ['groups of experts', { [k('expert_group_count')]: 8 }, {}, 'Unsupported', /by groups/],
+    [
+      'no key part of its own',
+      { [k('rope.dimension_count')]: 48 },
+      {},
+      'BadModel',
+      /keys of 48 with a shared part of 48/,
+    ],
+    [
+      'a missing tensor',
+      {},
+      { 'blk.1.ssm_f_b.weight': undefined },
+      'BadModel',
+      /blk.1.ssm_f_b.weight \[64, 128\] is missing/,
+    ],
+    [
+      'a missing bias',
+      {},
+      { 'blk.3.exp_probs_b.bias': undefined },
+      'BadModel',
+      /exp_probs_b.bias \[6\] is missing/,
+    ],
+    [
+      'a wrong shape',
+      {},
+      { 'blk.1.attn_q.weight': { ne: [64, 64] } },
+      'BadModel',
+      /blk.1.attn_q.weight .*\[64, 128\] and has \[64, 64\]/,
+    ],
+    [
+      'swapped axes',
+      {},
+      { 'blk.2.attn_v_b.weight': { ne: [64, 96, 2] } },
+      'BadModel',
+      /\[96, 64, 2\] and has \[64, 96, 2\]/,
+    ],
+    [
+      'a vocabulary of another size',
+      { 'tokenizer.ggml.tokens': ['a'] },
+      {},
+      'BadModel',
+      /token_embd.weight should have the shape \[64, 1\]/,
+    ],
+    [
+      'a layer of the other kind',
+      { [k('attention.head_count_kv')]: new Int32Array([0, 0, 0, 0]) },
+      {},
+      'BadModel',
+      /blk.2.*is missing|blk.2.attn_q/,
+    ],
+    [
+      'a tensor nobody asked for',
+      {},
+      { 'blk.0.attn_gate.weight': {} },
+      'Unsupported',
+      /tensor blk.0.attn_gate.weight/,
+    ],
+  ];
+  test.each(cases)('%s', async (_, keys, tensors, name, message) => {
+    const file = changed(await tiny('q4_0'), keys, tensors);
+    expect(() => modelConfig(file)).toThrow(
+      expect.objectContaining({ name, message: expect.stringMatching(message) as unknown }),
+    );
+  });
+
+  test('rows that kernels cannot read', async () => {
+    const keys = { [k('expert_feed_forward_length')]: 16, [k('expert_shared_count')]: 4 };
+    const file = await tiny('f32');
+    const narrow = Object.fromEntries(
+      [1, 2, 3].flatMap((i) => [
+        [`blk.${i}.ffn_gate_exps.weight`, { ne: [64, 16, 6] }],
+        [`blk.${i}.ffn_up_exps.weight`, { ne: [64, 16, 6] }],
+        [`blk.${i}.ffn_down_exps.weight`, { ne: [16, 64, 6] }],
+      ]),
+    );
+    expect(() => modelConfig(changed(file, keys, narrow))).toThrow(
+      expect.objectContaining({
+        name: 'Unsupported',
+        message: expect.stringMatching(/ffn_down_exps.weight has rows of 16/) as unknown,
+      }),
+    );
+  });
+});
+
+/** Header of a Kimi-Linear-48B-A3B file as llama.cpp's converter writes it: 610 tensors, matrices in Q4_K, no tensor data. */
+function kimiLinear48B() {
+  const isMla = (i: number): boolean => [3, 7, 11, 15, 19, 23, 26].includes(i);
+  const rows: TensorRow[] = [];
+  let next = 0;
+  const add = (name: string, type: 0 | 12, ...ne: number[]): void => {
+    rows.push({ name, ne, type, bytes: new Uint8Array(0), offset: next });
+    const elements = ne.reduce((a, b) => a * b, 1);
+    next += Math.ceil((type === 0 ? elements * 4 : (elements / 256) * 144) / 32) * 32;
+  };
+  const [F32, Q4_K] = [0, 12] as const;
+  add('output.weight', Q4_K, 2304, 163840);
+  add('token_embd.weight', Q4_K, 2304, 163840);
+  add('output_norm.weight', F32, 2304);
+  for (let i = 0; i < 27; i++) {
+    const blk = (name: string, type: 0 | 12, ...ne: number[]): void =>
+      add(`blk.${i}.${name}`, type, ...ne);
+    blk('attn_norm.weight', F32, 2304);
+    blk('ffn_norm.weight', F32, 2304);
+    if (isMla(i)) {
+      blk('attn_q.weight', Q4_K, 2304, 6144);
+      blk('attn_kv_a_mqa.weight', Q4_K, 2304, 576);
+      blk('attn_kv_a_norm.weight', F32, 512);
+      blk('attn_k_b.weight', F32, 128, 512, 32);
+      blk('attn_v_b.weight', Q4_K, 512, 128, 32);
+      blk('attn_output.weight', Q4_K, 4096, 2304);
+    } else {
+      for (const x of ['q', 'k', 'v']) {
+        blk(`attn_${x}.weight`, Q4_K, 2304, 4096);
+        blk(`ssm_conv1d_${x}.weight`, F32, 4, 1, 4096, 1);
+      }
+      for (const x of ['f', 'g']) {
+        blk(`ssm_${x}_a.weight`, Q4_K, 2304, 128);
+        blk(`ssm_${x}_b.weight`, F32, 128, 4096);
+      }
+      blk('ssm_beta.weight', Q4_K, 2304, 32);
+      blk('ssm_a', F32, 1, 32);
+      blk('ssm_dt.bias', F32, 4096);
+      blk('ssm_norm.weight', F32, 128);
+      blk('attn_output.weight', Q4_K, 4096, 2304);
+    }
+    if (i === 0) {
+      blk('ffn_gate.weight', Q4_K, 2304, 9216);
+      blk('ffn_up.weight', Q4_K, 2304, 9216);
+      blk('ffn_down.weight', Q4_K, 9216, 2304);
+    } else {
+      blk('ffn_gate_inp.weight', F32, 2304, 256);
+      blk('exp_probs_b.bias', F32, 256);
+      for (const x of ['gate', 'up']) {
+        blk(`ffn_${x}_exps.weight`, Q4_K, 2304, 1024, 256);
+        blk(`ffn_${x}_shexp.weight`, Q4_K, 2304, 1024);
+      }
+      blk('ffn_down_exps.weight', Q4_K, 1024, 2304, 256);
+      blk('ffn_down_shexp.weight', Q4_K, 1024, 2304);
+    }
+  }
+  expect(rows).toHaveLength(610);
+  const u32 = (key: string, value: number): KeyRow => [`kimi-linear.${key}`, 'u32', value];
+  const keys: KeyRow[] = [
+    ['general.architecture', 'string', 'kimi-linear'],
+    ['general.name', 'string', 'Kimi Linear 48B A3B Instruct'],
+    ['general.file_type', 'u32', 15],
+    u32('block_count', 27),
+    u32('context_length', 1048576),
+    u32('embedding_length', 2304),
+    u32('feed_forward_length', 9216),
+    u32('vocab_size', 163840),
+    u32('attention.head_count', 32),
+    [
+      'kimi-linear.attention.head_count_kv',
+      ['i32'],
+      Array.from({ length: 27 }, (_, i) => Number(isMla(i))),
+    ],
+    ['kimi-linear.attention.layer_norm_rms_epsilon', 'f32', 1e-5],
+    u32('attention.kv_lora_rank', 512),
+    u32('attention.key_length', 576),
+    u32('attention.value_length', 512),
+    u32('attention.key_length_mla', 192),
+    u32('attention.value_length_mla', 128),
+    u32('rope.dimension_count', 64),
+    u32('ssm.conv_kernel', 4),
+    u32('kda.head_dim', 128),
+    u32('expert_count', 256),
+    u32('expert_used_count', 8),
+    u32('expert_feed_forward_length', 1024),
+    u32('expert_shared_count', 1),
+    u32('leading_dense_block_count', 1),
+    ['kimi-linear.expert_weights_scale', 'f32', 2.446],
+    ['kimi-linear.expert_weights_norm', 'bool', true],
+    u32('expert_gating_func', 2),
+  ];
+  const header = writeGguf(keys, rows);
+  return {
+    ...memorySource('kimi-linear-48b.gguf', header),
+    byteLength: header.length + next,
+    read: readHeader,
+  };
+
+  function readHeader(offset: number, byteLength: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(byteLength);
+    bytes.set(header.subarray(offset, offset + byteLength));
+    return Promise.resolve(bytes);
+  }
+}
