@@ -13,10 +13,10 @@ const PER_SLICE = (VOCABULARY + SLICES - 1u) / SLICES;
 @group(0) @binding(1) var<storage, read_write> slices: array<vec4u>;
 @compute @workgroup_size(BEST_LANES)
 fn argmax(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let from = group.x * PER_SLICE;
-  let to = min(from + PER_SLICE, VOCABULARY);
+  let start = group.x * PER_SLICE;
+  let end = min(start + PER_SLICE, VOCABULARY);
   var own = NONE;
-  for (var i = from + lane; i < to; i += BEST_LANES) {
+  for (var i = start + lane; i < end; i += BEST_LANES) {
     own = better(own, candidate(i, logits[group.y * VOCABULARY + i]));
   }
   let won = workgroup_best(own, lane);

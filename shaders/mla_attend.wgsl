@@ -58,9 +58,9 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
   let seen = step.position + (end_n - 1u) / HEADS + 1u; // positions that the last token of the tile sees
   let used = min(max(seen, FIRST) - FIRST, SEGMENT);
   let share = (used + SLICES * ROWS - 1u) / (SLICES * ROWS) * ROWS; // rows of a slice: whole tiles
-  let from = slice * share;
-  let to = min(from + share, used);
-  if (FIRST > 0u && from >= to) {
+  let start = slice * share;
+  let end = min(start + share, used);
+  if (FIRST > 0u && start >= end) {
     return;
   }
 
@@ -96,7 +96,7 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     }
   }
 
-  for (var row0 = from; row0 < to; row0 += ROWS) {
+  for (var row0 = start; row0 < end; row0 += ROWS) {
     var scores = vec4f();
     for (var stage = 0u; stage < WIDTH; stage += STAGE) {
       workgroupBarrier();
@@ -108,7 +108,7 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
         let r = i / STAGE;
         let at = stage + i % STAGE;
         var word: CacheWord;
-        if (row0 + r < to && at < WIDTH) {
+        if (row0 + r < end && at < WIDTH) {
           word = cache[(row0 + r) * WIDTH + at];
         }
         cache_tile[i % STAGE * (ROWS + 1u) + r] = cache_load(word);
@@ -121,7 +121,7 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
       }
     }
     let row = row0 + own_row;
-    let hidden = vec4u(FIRST + row) > visible | vec4<bool>(row >= to);
+    let hidden = (vec4u(FIRST + row) > visible) | vec4<bool>(row >= end);
     weights[own_row * FOURS + four] = select(scores, vec4f(LOWEST), hidden);
     workgroupBarrier();
     if (lane < FOURS) {
@@ -142,7 +142,7 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
         acc[k] = mat4x4f(acc[k][0] * f.x, acc[k][1] * f.y, acc[k][2] * f.z, acc[k][3] * f.w);
       }
     }
-    for (var r = 0u; r < min(ROWS, to - row0); r++) {
+    for (var r = 0u; r < min(ROWS, end - row0); r++) {
       for (var i = 0u; i < OWN; i++) {
         sums[i] += weights[r * FOURS + own_four + i];
       }
@@ -161,7 +161,7 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
       if (column == 0u) {
         stats[n * SLICES + slice] = vec2f(tops[own_four + i / 4u][i % 4u], sums[i / 4u][i % 4u]);
       }
-      for (var k = column; k < LATENT / 4u && from < to; k += 64u) {
+      for (var k = column; k < LATENT / 4u && start < end; k += 64u) {
         parts[(n * SLICES + slice) * (LATENT / 4u) + k] = acc[i / 4u * COLUMNS + k / 64u][i % 4u];
       }
     }
