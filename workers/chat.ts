@@ -4,18 +4,21 @@
  *
  * **Who may write control tokens.** Only the template. What a person types is ordinary text, even where it reads
  * `<|im_end|>`, and still the template sees what was typed, so that templates that trim contents or look into them
- * work. Three private characters (code points that occur nowhere in the conversation or the template) see to it:
+ * work. The conversation is rendered twice, with the help of characters that occur nowhere in it or in the template:
  *
- *  - a *cut* is set into every control token a content holds, and at an edge of a content that could complete one
- *    together with the template's own text. It hides the token from the search, and is taken out afterwards: the
- *    text between two control tokens stays in one piece, as if the whole prompt had been encoded at once.
- *  - a *veil* replaces, in a second rendering, every character of the contents that begins some control token. What
- *    is found there, the template wrote, whatever it does to the contents (lower case, replacements, joins). As long
- *    as both renderings hold the same control tokens the first is taken; if not, the second, unveiled.
- *  - a *place* stands in for a content that comes with its ids.
+ *  - plainly, but for a *cut* inside every control token that a content holds. It hides the token from the search and
+ *    is taken out afterwards; the text between two control tokens stays in one piece, and is encoded as if the whole
+ *    prompt had been encoded at once.
+ *  - safely: with cuts also where a content could become part of a control token together with its surroundings, and
+ *    with *veils* for all characters that begin a control token. What is found there, the template wrote, whatever it
+ *    does to the contents (lower case, replacements, joins).
  *
- * **Templates come from untrusted files** and Jinja is a programming language: the template's length, the number of
- * evaluations and the weight of every value are bounded, so a rendering ends.
+ * Where both hold the same control tokens, the plain rendering stands; otherwise the safe one, unveiled. A template
+ * that writes other tokens because of what a content says is thus told less, never fooled. A content that comes with
+ * its ids is replaced by one more such character, its *place*.
+ *
+ * **Templates come from untrusted files** and Jinja is a programming language: the template's length and the work of a
+ * rendering are bounded, so it ends. A bound is reached in a second or two.
  */
 import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
 import { PalimpsestError, type Role, type Turn } from './protocol.ts';
@@ -80,29 +83,37 @@ export function chatTemplate(source: string, tokens: TemplateTokens): LayOut {
       documents: null,
     };
     const today = new Date();
-    const write = (hide: (content: string) => string) =>
+    const write = (written: readonly string[]) =>
       splitAt(
         render(program!, today, {
           ...variables,
-          messages: turns.map(({ role }, i) => ({
-            role,
-            content: places[i] || hide(defuse(contents[i], controls, edges, cut)),
-          })),
+          messages: turns.map(({ role }, i) => ({ role, content: places[i] || written[i] })),
         }),
         controls,
       );
 
-    let written = write((content) => content);
-    if (contents.some((content) => [...firsts].some((first) => content.includes(first)))) {
-      const veiled = write((content) => replaceCharacters(content, veils));
-      if (controlsOf(veiled) !== controlsOf(written)) {
+    const plain = contents.map((content) => cutAt(content, insides(content, controls), cut));
+    const safe = contents.map((content) =>
+      replaceCharacters(
+        cutAt(
+          content,
+          [...insides(content, controls), ...bordersOf(content, controls, edges)],
+          cut,
+        ),
+        veils,
+      ),
+    );
+    let spans = write(plain);
+    if (safe.some((content, i) => content !== plain[i])) {
+      const safely = write(safe);
+      if (controlsOf(safely) !== controlsOf(spans)) {
         const unveil = new Map([...veils].map(([first, veil]) => [veil, first]));
-        written = veiled.map(({ kind, text }) => ({ kind, text: replaceCharacters(text, unveil) }));
+        spans = safely.map(({ kind, text }) => ({ kind, text: replaceCharacters(text, unveil) }));
       }
     }
 
     const placed = new Map(places.flatMap((place, i) => (place ? [[place, turns[i].ids!]] : [])));
-    return written.flatMap((stretch) =>
+    return spans.flatMap((stretch) =>
       stretch.kind === 'text' ? fill(stretch.text.replaceAll(cut, ''), placed) : [stretch],
     );
   };
@@ -187,27 +198,34 @@ function edgesOf(controls: readonly string[]): Edges {
   return { heads, tails, longest: Math.max(0, ...controls.map((control) => control.length)) };
 }
 
-/** A content with a cut in every control token it holds or could become part of, whether or not it is trimmed. */
-function defuse(content: string, controls: readonly string[], edges: Edges, cut: string): string {
-  const inner = content.trim();
-  if (inner === '') return content;
-  const cuts = new Set<number>();
-  for (const control of controls) {
+/** Where to cut a content so that no control token in it is found: past the first character of each. */
+function insides(content: string, controls: readonly string[]): number[] {
+  return controls.flatMap((control) => {
+    const places: number[] = [];
     const past = firstCharacter(control).length;
     for (let at = content.indexOf(control); at >= 0; at = content.indexOf(control, at + 1)) {
-      cuts.add(at + past);
+      places.push(at + past);
     }
-  }
+    return places;
+  });
+}
+
+/** Where to cut a content so that it completes no control token, whether or not the template trims it: at its ends. */
+function bordersOf(content: string, controls: readonly string[], edges: Edges): number[] {
+  const inner = content.trim();
+  if (inner === '') return [];
   const start = content.length - content.trimStart().length;
-  const reach = Math.min(inner.length, edges.longest);
-  for (let n = 1; n <= reach; n++) {
-    if (edges.tails.has(inner.slice(0, n))) cuts.add(start);
-    if (edges.heads.has(inner.slice(-n))) cuts.add(start + inner.length);
+  const places: number[] = [];
+  for (let n = 1; n <= Math.min(inner.length, edges.longest); n++) {
+    if (edges.tails.has(inner.slice(0, n))) places.push(start);
+    if (edges.heads.has(inner.slice(-n))) places.push(start + inner.length);
   }
-  if (inner.length < edges.longest && controls.some((control) => control.includes(inner))) {
-    cuts.add(start);
-  }
-  const bounds = [0, ...[...cuts].sort((a, b) => a - b), content.length];
+  const between = inner.length < edges.longest && controls.some((c) => c.includes(inner));
+  return between ? [...places, start] : places;
+}
+
+function cutAt(content: string, places: readonly number[], cut: string): string {
+  const bounds = [0, ...[...new Set(places)].sort((a, b) => a - b), content.length];
   return bounds
     .slice(1)
     .map((to, i) => content.slice(bounds[i], to))
@@ -269,13 +287,15 @@ type Value = ReturnType<Interpreter['evaluate']>;
 const longestTemplate = 262_144;
 const whiteRunLimit = 1_000;
 
-/** Evaluations a rendering may take, and further ones per turn. A template needs some dozens per turn. */
-const evaluations = 2_000_000;
+/** Work a rendering may take, and further work per turn, in evaluations. A template needs some dozens per turn. */
+const evaluations = 1_000_000;
 const evaluationsPerTurn = 5_000;
 
-/** Of a value, 16 parts, or 64 characters, cost as much as one evaluation. */
+/** What else costs as much as one evaluation: characters or elements of a value, parts of one met for the first time. */
+const lengthPerEvaluation = 64;
 const partsPerEvaluation = 16;
-const charactersPerEvaluation = 64;
+/** What one pass of a loop costs beside its body. */
+const evaluationsPerPass = 8;
 
 /** Numbers a template may ask of range(). */
 const longestRange = 100_000;
@@ -304,40 +324,61 @@ function longestWhiteRun(text: string): number {
   return longest;
 }
 
-/** An interpreter that gives up: every evaluation has its price, a value's weight included, and the purse is finite. */
+/** An interpreter that gives up when its budget is spent. */
 class Bounded extends Interpreter {
   #left: number;
+  /** Expressions that a loop goes through. */
+  readonly #lists = new WeakSet<object>();
+  /** Values paid for, and never to change: only namespaces do. */
+  readonly #weighed = new WeakSet<object>();
 
   constructor(global: Environment, budget: number) {
     super(global);
     this.#left = budget;
   }
 
-  override evaluate(...args: Parameters<Interpreter['evaluate']>): Value {
-    const value = super.evaluate(...args);
-    this.#left -= 1;
-    this.#weigh(value);
+  override evaluate(...[node, scope]: Parameters<Interpreter['evaluate']>): Value {
+    // {% for item in iterable %}, or {% for item in iterable.lhs if … %}; the parser's classes are not exported.
+    const { iterable } = (node ?? {}) as { iterable?: { lhs?: object } };
+    if (iterable) this.#lists.add(iterable.lhs ?? iterable);
+    const value = super.evaluate(node, scope);
+    const length = lengthOf(value.value);
+    this.#pay(1 + length / lengthPerEvaluation);
+    if (node && this.#lists.has(node)) this.#pay(length * evaluationsPerPass);
+    if (!this.#weighed.has(value)) this.#weigh(value);
     return value;
   }
 
-  /** Pays for a value. Nested lists may share parts: what printing them would visit is what counts. */
+  /** Pays for the parts of a value. A list may hold another twice: what printing it would visit is what counts. */
   #weigh(value: Value): void {
-    if (typeof value.value === 'string') this.#left -= value.value.length / charactersPerEvaluation;
-    if (Array.isArray(value.value)) this.#left -= value.value.length;
+    let changes = false;
     const parts = [value];
     while (parts.length > 0) {
-      if (this.#left < parts.length / partsPerEvaluation) {
-        throw new PalimpsestError(
-          'BadModel',
-          'The chat template runs without end or builds values without bound. Use raw completion, or another file.',
-        );
-      }
-      this.#left -= 1 / partsPerEvaluation;
-      const inner: unknown = parts.pop()!.value;
-      if (Array.isArray(inner)) for (const part of inner) parts.push(part);
-      else if (inner instanceof Map) for (const part of inner.values()) parts.push(part);
+      const part = parts.pop()!;
+      changes ||= part.type === 'NamespaceValue';
+      this.#pay(1 / partsPerEvaluation);
+      if (typeof part.value !== 'object' || part.value === null) continue;
+      this.#pay(lengthOf(part.value) / partsPerEvaluation);
+      if (Array.isArray(part.value)) for (const inner of part.value) parts.push(inner);
+      else if (part.value instanceof Map)
+        for (const inner of part.value.values()) parts.push(inner);
     }
+    if (!changes) this.#weighed.add(value);
   }
+
+  #pay(price: number): void {
+    this.#left -= price;
+    if (this.#left >= 0) return;
+    throw new PalimpsestError(
+      'BadModel',
+      "The model's chat template runs without end or builds values without bound. Use raw completion, or another file.",
+    );
+  }
+}
+
+function lengthOf(value: unknown): number {
+  if (typeof value === 'string' || Array.isArray(value)) return value.length;
+  return value instanceof Map ? value.size : 0;
 }
 
 function render(program: Program, today: Date, variables: { messages: unknown[] }): string {

@@ -38,15 +38,17 @@ const mostReported = 64;
 export function checkSampling(s: Sampling): Sampling {
   const integer = (n: number, from: number, to: number) =>
     Number.isInteger(n) && n >= from && n <= to;
+  const number = (n: number, from: number, to: number) =>
+    Number.isFinite(n) && n >= from && n <= to; // isFinite: a text is no number
   const tokens = 0x7fffffff;
   const rules: [field: keyof Sampling, ok: boolean, range: string][] = [
-    ['temperature', s.temperature >= 0 && s.temperature <= 100, '0 (the best token) to 100'],
+    ['temperature', number(s.temperature, 0, 100), '0 (the best token) to 100'],
     ['topK', integer(s.topK, 0, tokens), 'a whole number from 0 (off)'],
-    ['topP', s.topP >= 0 && s.topP <= 1, '0 to 1 (off)'],
-    ['minP', s.minP >= 0 && s.minP <= 1, '0 (off) to 1'],
+    ['topP', number(s.topP, 0, 1), '0 to 1 (off)'],
+    ['minP', number(s.minP, 0, 1), '0 (off) to 1'],
     [
       'repetitionPenalty',
-      s.repetitionPenalty > 0 && s.repetitionPenalty <= 100,
+      number(s.repetitionPenalty, Number.MIN_VALUE, 100),
       'a number above 0 and up to 100; 1 is off',
     ],
     ['repetitionWindow', integer(s.repetitionWindow, 0, tokens), 'a whole number from 0 (off)'],
@@ -83,13 +85,15 @@ export function needsAllLogits(s: Sampling, candidates: Candidates): boolean {
  * do not settle the choice, see `needsAllLogits`).
  */
 export function sampleFrom(candidates: Candidates, s: Sampling, position: number): number {
-  checkNumbers(candidates.logits, candidates.ids);
+  const { ids, logits, logSumExp } = candidates;
+  checkNumbers(logits, ids);
+  if (!Number.isFinite(logSumExp)) throw badNumber('The sum over all logits', logSumExp);
   if (s.temperature === 0) return firstOfTheBest(candidates);
   const kept = keptBy(candidates, s);
   if (kept === null) {
     throw new PalimpsestError(
       'Refused',
-      `${candidates.ids.length} candidates do not settle what these settings choose. Hand over all logits.`,
+      `${ids.length} candidates do not settle what these settings choose. Hand over all logits.`,
     );
   }
   return draw(candidates, kept, s, position);
@@ -271,11 +275,13 @@ function logSumExpOf(logits: Float32Array): number {
 /** Fails where a logit is not finite. `ids` names the tokens; null where the index is the id. */
 function checkNumbers(logits: Float32Array, ids: Uint32Array | null): void {
   const at = logits.findIndex((logit) => !Number.isFinite(logit));
-  if (at < 0) return;
-  throw new PalimpsestError(
+  if (at >= 0) throw badNumber(`The logit of token ${ids ? ids[at] : at}`, logits[at]);
+}
+
+function badNumber(what: string, value: number): PalimpsestError {
+  return new PalimpsestError(
     'BadNumbers',
-    `The logit of token ${ids ? ids[at] : at} is ${logits[at]}. The answer is void: load the model again, and if it ` +
-      'happens again, its file or this GPU is at fault.',
+    `${what} is ${value}. The answer is void: load the model again; if it happens again, its file or this GPU is at fault.`,
   );
 }
 

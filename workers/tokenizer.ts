@@ -10,6 +10,7 @@
  */
 import { BPE } from '@huggingface/tokenizers';
 import { chatTemplate, kimiControls, kimiTemplate, splitAt, type LayOut } from './chat.ts';
+import { metaNumber, metaNumbers, metaString, metaStrings, type MetaValue } from './gguf.ts';
 import { PalimpsestError, type Turn } from './protocol.ts';
 
 export interface Tokenizer {
@@ -52,11 +53,10 @@ export interface TextStream {
 }
 
 /**
- * A tokenizer from a file's metadata. `metadata` maps keys to what the GGUF reader made of the values: strings, numbers,
- * booleans, `string[]`, typed arrays. Fails: Unsupported (another kind of tokenizer, named), BadModel (tables that are
+ * A tokenizer from a file's metadata. Fails: Unsupported (another kind of tokenizer, named), BadModel (tables that are
  * missing or contradict each other).
  */
-export function createTokenizer(metadata: ReadonlyMap<string, unknown>): Tokenizer {
+export function createTokenizer(metadata: ReadonlyMap<string, MetaValue>): Tokenizer {
   const tables = readTables(metadata);
   const { tokens, kinds } = tables;
   const vocabulary = tokens.length;
@@ -184,75 +184,57 @@ const endNames = [
   '</s>',
 ];
 
-function readTables(metadata: ReadonlyMap<string, unknown>): Tables {
+function readTables(metadata: ReadonlyMap<string, MetaValue>): Tables {
   const key = (name: string) => `tokenizer.ggml.${name}`;
 
-  const model = metadata.get(key('model'));
+  const model = metaString(metadata, key('model'));
   if (model !== 'gpt2') {
     throw new PalimpsestError(
       'Unsupported',
-      `This file's tokenizer is of kind ${show(model)}; byte-level BPE ("gpt2") is read. Use another file.`,
+      `This file's tokenizer is of the kind "${model}"; "gpt2", byte-level BPE, is read. Use another file.`,
     );
   }
-  const pre = metadata.get(key('pre'));
+  const pre = metadata.get(key('pre')) ?? 'none';
   if (typeof pre !== 'string' || !splitters.has(pre)) {
     throw new PalimpsestError(
       'Unsupported',
-      `This file splits text by the rule ${show(pre)} (${key('pre')}); ${[...splitters.keys()].join(', ')} are known. Use another file.`,
+      `This file splits text into words by the rule "${String(pre)}" (${key('pre')}); known are ` +
+        `${[...splitters.keys()].join(', ')}. Use another file.`,
     );
   }
 
-  const strings = (name: string): string[] => {
-    const value = metadata.get(key(name));
-    if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return value;
-    throw new PalimpsestError(
-      'BadModel',
-      `${key(name)} should be a list of strings, and is ${show(value)}. The file is damaged; get another.`,
-    );
-  };
-  const tokens = strings('tokens');
-  if (tokens.length === 0) {
-    throw new PalimpsestError(
-      'BadModel',
-      `${key('tokens')} is empty. The file is damaged; get another.`,
-    );
-  }
-
-  const types = metadata.get(key('token_type')) as ArrayLike<number | bigint> | undefined;
-  if (typeof types !== 'object' || types.length !== tokens.length) {
-    throw new PalimpsestError(
-      'BadModel',
-      `${key('token_type')} should have one entry for each of ${tokens.length} tokens, and is ${show(types)}. ` +
-        'The file is damaged; get another.',
-    );
+  const tokens = metaStrings(metadata, key('tokens'));
+  const types = metaNumbers(metadata, key('token_type'));
+  if (tokens.length === 0 || types.length !== tokens.length) {
+    throw damaged(`The vocabulary has ${tokens.length} tokens and ${types.length} token types.`);
   }
   const kinds = tokens.map((text, id): Kind => {
-    const kind = kindOfType[Number(types[id])] ?? 'unused';
+    const kind = kindOfType[types[id]] ?? 'unused';
     return kind === 'userDefined' && controlLike(text) ? 'control' : kind;
   });
 
   const id = (name: string): number | null => {
-    const value = metadata.get(key(name));
-    if (value === undefined) return null;
-    const number = Number(value);
+    if (!metadata.has(key(name))) return null;
+    const number = metaNumber(metadata, key(name));
     if (Number.isInteger(number) && number >= 0 && number < tokens.length) return number;
-    throw new PalimpsestError(
-      'BadModel',
-      `${key(name)} is ${show(value)}, and the vocabulary has ${tokens.length} tokens. The file is damaged; get another.`,
-    );
+    throw damaged(`${key(name)} is ${number}, and the vocabulary has ${tokens.length} tokens.`);
   };
   const template = metadata.get('tokenizer.chat_template');
   return {
     pre,
     tokens,
     kinds,
-    merges: strings('merges'),
+    merges: metaStrings(metadata, key('merges')),
     bos: id('bos_token_id'),
     eos: id('eos_token_id'),
     endIds: ['eos_token_id', 'eot_token_id', 'eom_token_id'].flatMap((name) => id(name) ?? []),
     addBos: metadata.get(key('add_bos_token')) === true,
     template: typeof template === 'string' && template !== '' ? template : null,
   };
+}
+
+function damaged(what: string): PalimpsestError {
+  return new PalimpsestError('BadModel', `${what} The file is damaged; get another.`);
 }
 
 /** Some files list their control tokens as user-defined, which would let anyone type them. */
@@ -279,10 +261,7 @@ function buildMerges({ tokens, kinds, merges }: Tables): BPE {
   merges.forEach((merge, rank) => {
     const space = merge.indexOf(' ');
     if (space > 0 && merge.slice(0, space) + merge.slice(space + 1) in vocab) return;
-    throw new PalimpsestError(
-      'BadModel',
-      `Merge ${rank} (${show(merge)}) makes no token of the vocabulary. The file is damaged; get another.`,
-    );
+    throw damaged(`Merge ${rank}, "${merge}", makes no token of the vocabulary.`);
   });
   return new BPE({ type: 'BPE', vocab, merges, ignore_merges: false });
 }
@@ -291,16 +270,8 @@ function checkId(id: number, vocabulary: number): number {
   if (Number.isInteger(id) && id >= 0 && id < vocabulary) return id;
   throw new PalimpsestError(
     'Refused',
-    `${show(id)} is no token id of this model; ids go from 0 to ${vocabulary - 1}.`,
+    `${id} is no token id of this model: they go from 0 to ${vocabulary - 1}.`,
   );
-}
-
-function show(value: unknown): string {
-  if (value === undefined) return 'missing';
-  if (typeof value === 'object' && value !== null && 'length' in value) {
-    return `a list of ${String(value.length)}`;
-  }
-  return typeof value === 'string' ? `"${value.slice(0, 80)}"` : String(value);
 }
 
 // ---------------------------------------------------------------------------------------------------- words
