@@ -18,6 +18,7 @@ import {
   removeTurn,
   setTurn,
   shownPath,
+  siblings,
   showTurn,
   toAnswered,
   turnsBefore,
@@ -156,7 +157,9 @@ export class Session {
       return;
     }
     void this.#watch(client);
-    if (this.writing?.phase === 'waiting') this.#answering = this.#answer();
+    if (this.writing?.phase !== 'waiting') return;
+    if (this.rawOnly) this.#moveToPaper(this.writing);
+    this.#answering = this.#answer();
   }
 
   /** Load the model anew, whatever state it is in. A prompt that waits goes on waiting. */
@@ -406,6 +409,22 @@ export class Session {
     const target = this.writing?.target;
     this.writing = null;
     if (target?.kind === 'turn') this.conversation = removeTurn(this.conversation, target.id);
+  }
+
+  /** A prompt that waited for a model without a chat template is continued on the sheet, the only place for it. */
+  #moveToPaper(writing: Writing): void {
+    const { target } = writing;
+    if (target.kind === 'paper') return;
+    const question = this.conversation.nodes.get(target.id)?.parent ?? null;
+    const onlyAnswer = siblings(this.conversation, target.id).length === 1;
+    this.paper = editPaper(
+      blankPaper,
+      turnsBefore(this.conversation, target.id).at(-1)?.content ?? '',
+    );
+    this.conversation = removeTurn(this.conversation, target.id);
+    if (question !== null && onlyAnswer)
+      this.conversation = removeTurn(this.conversation, question);
+    this.writing = { ...writing, target: { kind: 'paper' } };
   }
 
   /** Answer the prompt that waits. Never throws: a failure becomes part of the answer. */

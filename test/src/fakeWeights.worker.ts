@@ -2,7 +2,7 @@
 import { expose } from 'comlink';
 import { PalimpsestError, type WeightsApi } from '../../workers/protocol.ts';
 
-const weights: WeightsApi = {
+const weights: Pick<WeightsApi, 'open' | 'read'> = {
   async open(model) {
     if (model.includes('absent'))
       throw new PalimpsestError('DownloadFailed', `${model} answered 404`);
