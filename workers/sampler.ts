@@ -114,8 +114,8 @@ export function wholeVocabulary(
   const ids = rank(logits, filtered ? logits.length : Math.max(s.topK, mostReported));
   return {
     ids,
-    logits: Float32Array.from(ids, (id) => logits[id]),
-    raw: Float32Array.from(ids, (id) => raw[id]),
+    logits: pick(logits, ids),
+    raw: pick(raw, ids),
     logSumExp: logSumExpOf(raw),
     complete: true,
   };
@@ -140,7 +140,7 @@ export function penalise(
  * taken as unsigned 32 bits. u = (h + 1/2) / 2^32 lies strictly between 0 and 1; in float32, near 1, use 1 - u.
  */
 export function gumbel(seed: number, position: number, id: number): number {
-  return gumbelOf(hashOf(seed, position), id);
+  return gumbelOf(hashIn(hashOf(seed, position), id));
 }
 
 // --------------------------------------------------------------------------------------------------- choice
@@ -191,17 +191,16 @@ function firstOfTheBest({ ids, logits }: Candidates): number {
   return first;
 }
 
-/** Above what -ln(-ln u) can be: u is at most 1 - 2^-33. */
-const gumbelCeiling = 33 * Math.LN2;
-
 function draw({ ids, logits }: Candidates, kept: number, s: Sampling, position: number): number {
   const key = hashOf(s.seed, position);
   let chosen = 0;
   let best = -Infinity;
   for (let i = 0; i < kept; i++) {
     const scaled = (logits[i] - logits[0]) / s.temperature;
-    if (scaled + gumbelCeiling < best) continue;
-    const score = scaled + gumbelOf(key, ids[i]);
+    const hash = hashIn(key, ids[i]);
+    // -ln(-ln u) < -ln(1 - u), and 1 - u > 2^-(1 + leading ones of the hash): most tokens are out without a logarithm.
+    if (scaled + (1 + Math.clz32(~hash)) * Math.LN2 < best) continue;
+    const score = scaled + gumbelOf(hash);
     if (score > best || (score === best && ids[i] < ids[chosen])) {
       chosen = i;
       best = score;
@@ -223,59 +222,75 @@ function hashOf(seed: number, position: number): number {
   return mix(mix(seed + 0x9e3779b9) + position);
 }
 
-function gumbelOf(key: number, id: number): number {
-  const h = mix(key ^ Math.imul(id, 0x9e3779b1)) >>> 0;
-  return -Math.log(-Math.log((h + 0.5) / 2 ** 32));
+function hashIn(key: number, id: number): number {
+  return mix(key ^ Math.imul(id, 0x9e3779b1)) >>> 0;
+}
+
+function gumbelOf(hash: number): number {
+  return -Math.log(-Math.log((hash + 0.5) / 2 ** 32));
 }
 
 // -------------------------------------------------------------------------------------------------- ranking
+// Plain loops: this runs over the whole vocabulary for a token, and callbacks cost ten times as much.
 
 /** All ids, the first `sorted` of them by logit, best first, of equals the lower id first; the others by id. */
 function rank(logits: Float32Array, sorted: number): Uint32Array {
-  const orders = Uint32Array.from(logits, orderOf);
-  const floor = sorted < orders.length ? floorOf(orders, sorted) : 0;
+  const count = logits.length;
+  const orders = ordersOf(logits);
+  const floor = sorted < count ? floorOf(orders, sorted) : 0;
   // Order and id in one number, exact below 2^53, that sorts as wanted: 32 bits of order, reversed, then the id.
-  const keys = new Float64Array(orders.length);
-  const ids = new Uint32Array(orders.length);
+  const keys = new Float64Array(count);
+  const ids = new Uint32Array(count);
   let above = 0;
-  let rest = 0;
-  orders.forEach((order, id) => {
-    if (order >= floor) keys[above++] = (0xffffffff - order) * 2 ** 21 + id;
-    else ids[ids.length - ++rest] = id;
-  });
-  ids.subarray(above).reverse();
-  ids.set(Uint32Array.from(keys.subarray(0, above).sort(), (key) => key % 2 ** 21));
+  for (let id = 0; id < count; id++) {
+    if (orders[id] >= floor) keys[above++] = (0xffffffff - orders[id]) * 2 ** 21 + id;
+  }
+  const best = keys.subarray(0, above).sort();
+  for (let i = 0; i < above; i++) ids[i] = best[i] % 2 ** 21;
+  for (let id = 0, i = above; i < count; id++) if (orders[id] < floor) ids[i++] = id;
   return ids;
 }
 
-const asFloat = new Float32Array(1);
-const asBits = new Uint32Array(asFloat.buffer);
-
 /** Unsigned integers in the order of the floats. -0 counts as 0. */
-function orderOf(logit: number): number {
-  asFloat[0] = logit + 0;
-  return (asBits[0] & 0x80000000 ? ~asBits[0] : asBits[0] | 0x80000000) >>> 0;
+function ordersOf(logits: Float32Array): Uint32Array {
+  const bits = new Uint32Array(logits.buffer, logits.byteOffset, logits.length);
+  const orders = new Uint32Array(logits.length);
+  for (let id = 0; id < bits.length; id++) {
+    const positive = bits[id] <= 0x80000000;
+    orders[id] = positive ? bits[id] | 0x80000000 : ~bits[id];
+  }
+  return orders;
 }
 
 /** A bound that at least `count` of the numbers reach, and few more: from a count of their upper 16 bits. */
 function floorOf(orders: Uint32Array, count: number): number {
   const having = new Uint32Array(65_536);
-  for (const order of orders) having[order >>> 16]++;
+  for (let id = 0; id < orders.length; id++) having[orders[id] >>> 16]++;
   let bin = having.length;
   for (let reached = 0; reached < count;) reached += having[--bin];
   return bin * 65_536;
 }
 
+function pick(values: Float32Array, ids: Uint32Array): Float32Array {
+  const picked = new Float32Array(ids.length);
+  for (let i = 0; i < ids.length; i++) picked[i] = values[ids[i]];
+  return picked;
+}
+
 function logSumExpOf(logits: Float32Array): number {
-  const most = logits.reduce((a, b) => Math.max(a, b));
-  const sum = logits.reduce((total, logit) => total + Math.exp(logit - most), 0);
+  let most = -Infinity;
+  for (let id = 0; id < logits.length; id++) most = Math.max(most, logits[id]);
+  let sum = 0;
+  for (let id = 0; id < logits.length; id++) sum += Math.exp(logits[id] - most);
   return most + Math.log(sum);
 }
 
 /** Fails where a logit is not finite. `ids` names the tokens; null where the index is the id. */
 function checkNumbers(logits: Float32Array, ids: Uint32Array | null): void {
-  const at = logits.findIndex((logit) => !Number.isFinite(logit));
-  if (at >= 0) throw badNumber(`The logit of token ${ids ? ids[at] : at}`, logits[at]);
+  for (let i = 0; i < logits.length; i++) {
+    if (Number.isFinite(logits[i])) continue;
+    throw badNumber(`The logit of token ${ids ? ids[i] : i}`, logits[i]);
+  }
 }
 
 function badNumber(what: string, value: number): PalimpsestError {
