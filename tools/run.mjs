@@ -6,11 +6,23 @@
  */
 import './setup.mjs';
 import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { dirname, relative, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const [first, ...rest] = process.argv.slice(2);
+
+/** In a bundle `import.meta.url` stays the source file's own place, counted from the working directory. */
+const ownPlaces = {
+  name: 'own-places',
+  enforce: 'pre',
+  transform(code, id) {
+    if (!code.includes('import.meta.url') || id.includes('node_modules')) return null;
+    const place = `new URL(${JSON.stringify(relative(root, id))}, 'file://' + process.cwd() + '/').href`;
+    // Lines stay where they are: no map is needed.
+    return { code: code.replaceAll('import.meta.url', place), map: null };
+  },
+};
 
 if (first === '--bundle' && rest.length === 2) {
   const [name, file] = rest;
@@ -39,6 +51,9 @@ async function bundle(name, file) {
     configFile: false,
     publicDir: false,
     logLevel: 'warn',
+    plugins: [ownPlaces],
+    // A bundle of tests brings its own runner (tools/suite.ts).
+    resolve: { alias: [{ find: /^vitest$/, replacement: `${root}tools/standaloneVitest.ts` }] },
     ssr: { noExternal: true, external: ['webgpu', 'playwright-core'] },
     build: {
       ssr: entry,
