@@ -1,183 +1,589 @@
 /**
- * Verified bytes of a model's shards. A model is a folder with a manifest; a shard is fetched when it is first read and
- * given out only when its SHA-256 is the manifest's. At most two shards are kept in memory.
+ * One model on its way into the store.
+ *
+ * Several connections, one piece each, the pieces that somebody waits for first:
+ *   lock the piece over all tabs -> ask the server for what is missing of it -> store finished ranges as parts
+ *   -> join -> SHA-256 -> present.
+ * A server that knows no ranges is asked once for the whole shard, and what is there already is skipped.
  */
-import { PalimpsestError, type LoadProgress, type Manifest, type Shard } from './protocol.ts';
+import { PalimpsestError, type ErrorName } from './protocol.ts';
+import { Sha256, sha256 } from './sha256.ts';
+import { piecesOf, type ModelRecord, type Piece, type Store } from './store.ts';
+import {
+  ask,
+  inUnits,
+  isSetback,
+  patiently,
+  probe,
+  said,
+  silence,
+  stoppedBy,
+  unlessSilent,
+  type Answer,
+  type Limits,
+  type Setback,
+  type World,
+} from './transfer.ts';
 
-/** What this file needs from the world around it. */
-export interface Net {
-  fetch(address: string, init?: RequestInit): Promise<Response>;
+/** The rate is the mean over so long. */
+const rateWindowMs = 8_000;
+/** A piece that arrives so many times with a wrong hash is wrong at the source. */
+const wrongHashes = 3;
+/** A model that is open, and where its bytes come from and go to. */
+export interface Source {
+  record: ModelRecord;
+  store: Store;
+  /** In the order of the bytes; replaced when validators are learnt, numbered alike. */
+  pieces: Piece[];
+  /** Where a shard lies. */
+  address(shard: number): string;
 }
 
-type Report = (p: LoadProgress) => void;
-
-interface Opened {
-  folder: string;
-  shards: Shard[];
-  totalBytes: number;
-  doneBytes: number;
-  report: Report;
+interface Waiter {
+  resolve(): void;
+  reject(reason: unknown): void;
 }
 
-/** Shards in memory at once, over all models. */
-const keptShards = 2;
+/** The download of one model: what is there, what is under way, who waits for what. Pieces go by their number. */
+export class Download {
+  state: 'idle' | 'downloading' | 'paused' | 'failed' = 'idle';
+  error: { name: ErrorName; message: string } | null = null;
+  note = '';
+  /** Numbers of the pieces that are present. */
+  readonly present = new Set<number>();
+  storedBytes = 0;
 
-/** The models opened in this worker, and the shards last read. */
-export class Weights {
-  #net: Net;
-  #models = new Map<string, Opened>();
-  #kept = new Map<string, Promise<ArrayBuffer>>();
+  #world: World;
+  #limits: Limits;
+  #source: Source;
+  #changed: () => void;
+  #queue: number[] = [];
+  #waiting = new Map<number, Waiter[]>();
+  /** Bytes that are there of pieces that are not present. */
+  #partial = new Map<number, number>();
+  #busy = new Set<Promise<void>>();
+  /** Ends all connections of the current run. */
+  #run = new AbortController();
+  /** Shards that the server gives only whole. */
+  #unranged = new Set<number>();
+  /** Shards whose validators were asked for since the model was opened. */
+  #probed = new Set<number>();
+  /** Shards that changed once while under way; their hashes alone decide from then on. */
+  #replaced = new Set<number>();
+  /** Times that a piece arrived with a wrong hash. */
+  #wrong = new Map<number, number>();
+  /** Joining takes two pieces of memory, so it is done one at a time. */
+  #joining: Promise<unknown> = Promise.resolve();
+  #arrivals: { at: number; bytes: number }[] = [];
 
-  constructor(net: Net) {
-    this.#net = net;
+  /** `changed` is called whenever a figure here changes, which is often. */
+  constructor(world: World, limits: Limits, source: Source, changed: () => void) {
+    this.#world = world;
+    this.#limits = limits;
+    this.#source = source;
+    this.#changed = changed;
   }
 
-  /** See WeightsApi.open. Reads the manifest alone. */
-  async open(model: string, report: Report): Promise<Shard[]> {
-    if (!model.endsWith('/')) {
-      throw new PalimpsestError(
-        'Refused',
-        `A model is a folder URL that ends in "/", not ${model}`,
-      );
-    }
-    const response = await this.#get(`${model}manifest.json`);
-    const { shards, bytes } = readManifest(await response.text(), model);
-    this.#models.set(model, { folder: model, shards, totalBytes: bytes, doneBytes: 0, report });
-    return shards;
-  }
-
-  /** See WeightsApi.read. */
-  async read(model: string, shard: number, offset: number, bytes: number): Promise<ArrayBuffer> {
-    const opened = this.#models.get(model);
-    if (!opened) throw new PalimpsestError('Refused', `${model} is not open: call open first`);
-    const listed = opened.shards[shard];
-    if (!listed || !(offset >= 0) || !(bytes >= 0) || offset + bytes > listed.bytes) {
-      throw new PalimpsestError(
-        'Refused',
-        `Bytes ${offset} to ${offset + bytes} of shard ${shard} of ${model} do not exist`,
-      );
-    }
-    const key = opened.folder + listed.file;
-    let whole = this.#kept.get(key);
-    if (whole) this.#kept.delete(key);
-    else whole = this.#fetchShard(opened, listed);
-    this.#kept.set(key, whole);
-    for (const oldest of this.#kept.keys()) {
-      if (this.#kept.size <= keptShards) break;
-      this.#kept.delete(oldest);
-    }
-    try {
-      return (await whole).slice(offset, offset + bytes);
-    } catch (cause) {
-      if (this.#kept.get(key) === whole) this.#kept.delete(key);
-      throw cause;
-    }
-  }
-
-  async #fetchShard(opened: Opened, shard: Shard): Promise<ArrayBuffer> {
-    const bytes = await this.#receive(opened, shard, 'default');
-    if (await matches(bytes, shard)) return bytes;
-    // The HTTP cache may hold what is broken; ask the server itself before giving up.
-    opened.doneBytes -= shard.bytes;
-    const again = await this.#receive(opened, shard, 'reload');
-    if (await matches(again, shard)) return again;
-    throw new PalimpsestError(
-      'ShardCorrupt',
-      `${shard.file} arrived twice with another SHA-256 than its manifest states. Ask whoever serves ${opened.folder}`,
-    );
-  }
-
-  /** Exactly `shard.bytes` bytes as they come over the network, progress reported as they do. */
-  async #receive(opened: Opened, shard: Shard, cache: RequestCache): Promise<ArrayBuffer> {
-    const response = await this.#get(opened.folder + shard.file, { cache });
-    const whole = new Uint8Array(shard.bytes);
-    let received = 0;
-    try {
-      const reader = response.body!.getReader();
-      for (let part = await reader.read(); !part.done; part = await reader.read()) {
-        const next = received + part.value.length;
-        if (next > shard.bytes) {
-          await reader.cancel();
-          received = next;
-          break;
-        }
-        whole.set(part.value, received);
-        received = next;
-        opened.report({
-          phase: 'download',
-          doneBytes: opened.doneBytes + received,
-          totalBytes: opened.totalBytes,
-          note: shard.file,
-        });
+  /** Read from the store what is there. */
+  async survey(): Promise<void> {
+    const { record, store, pieces } = this.#source;
+    const held = await store.held();
+    const pins = await store.pins(record.model);
+    const partial = await store.partial();
+    this.present.clear();
+    this.#partial.clear();
+    this.storedBytes = 0;
+    pieces.forEach(({ stated, slot, bytes }, number) => {
+      const hash = stated ?? pins.get(slot);
+      if (hash !== undefined && held.has(hash)) {
+        this.present.add(number);
+        this.storedBytes += bytes;
+      } else if (partial.has(slot)) {
+        this.#partial.set(number, partial.get(slot)!);
       }
-    } catch (cause) {
-      throw new PalimpsestError(
-        'DownloadFailed',
-        `The connection broke after ${received} of ${shard.bytes} bytes of ${shard.file} (${String(cause)}). Try again`,
-      );
-    }
-    if (received !== shard.bytes) {
-      throw new PalimpsestError(
-        'DownloadFailed',
-        `${shard.file} should have ${shard.bytes} bytes, the server sent ${received}. Try again`,
-      );
-    }
-    opened.doneBytes += shard.bytes;
-    return whole.buffer;
+    });
+    this.#changed();
   }
 
-  async #get(address: string, init?: RequestInit): Promise<Response> {
-    let response: Response;
-    try {
-      response = await this.#net.fetch(address, init);
-    } catch (cause) {
-      throw new PalimpsestError('DownloadFailed', `${address} cannot be reached: ${String(cause)}`);
-    }
-    if (!response.ok || !response.body) {
-      throw new PalimpsestError('DownloadFailed', `${address} answered ${response.status}`);
-    }
-    return response;
+  /** Bytes present, and those of pieces under way. */
+  get receivedBytes(): number {
+    let sum = this.storedBytes;
+    for (const bytes of this.#partial.values()) sum += bytes;
+    return sum;
   }
-}
 
-/** Manifest from its text, checked field by field as far as bytes depend on it. Fails: BadModel. */
-function readManifest(text: string, model: string): Manifest {
-  const refuse = (why: string) =>
-    new PalimpsestError(
-      'BadModel',
-      `${model}manifest.json ${why}. Write it with tools/manifest.ts`,
+  /** Mean over the last seconds; 0 when nothing is under way. */
+  get bytesPerSec(): number {
+    const now = this.#world.clock.now();
+    const [first, ...later] = this.#arrivals.filter(({ at }) => at > now - rateWindowMs);
+    if (this.state !== 'downloading' || later.length === 0) return 0;
+    // What the first brought had been on its way before its time was taken.
+    const bytes = later.reduce((sum, arrival) => sum + arrival.bytes, 0);
+    return (1000 * bytes) / Math.max(now - first!.at, 1);
+  }
+
+  /** True if every piece is present, and every shard has the hash that is stated for it. */
+  get whole(): boolean {
+    const { pieces, record } = this.#source;
+    if (this.present.size < pieces.length) return false;
+    return record.manifest.shards.every((_, shard) => this.#sealed(shard));
+  }
+
+  /** Resolves when the piece is present and its shard is what its manifest states; begins or goes on as needed. */
+  want(number: number): Promise<void> {
+    if (this.present.has(number) && this.#sealed(this.#source.pieces[number]!.shard)) {
+      return Promise.resolve();
+    }
+    const waits = new Promise<void>((resolve, reject) => {
+      const waiters = this.#waiting.get(number) ?? [];
+      this.#waiting.set(number, [...waiters, { resolve, reject }]);
+    });
+    const place = this.#queue.indexOf(number);
+    if (place > 0) this.#queue.unshift(...this.#queue.splice(place, 1));
+    if (this.state === 'idle' || this.state === 'failed') this.start();
+    return waits;
+  }
+
+  /** Begin, or go on after a pause or a failure. Harmless when under way. */
+  start(): void {
+    if (this.state === 'downloading') return;
+    this.state = 'downloading';
+    this.error = null;
+    this.#arrivals = [];
+    this.#run = new AbortController();
+    this.#track(this.#prepare(this.#run.signal));
+    this.#changed();
+  }
+
+  /** Hold. Whoever waits goes on waiting. */
+  async pause(): Promise<void> {
+    if (this.state === 'downloading') await this.#halt('paused');
+  }
+
+  /** End. Whoever waits is told so. */
+  async cancel(): Promise<void> {
+    if (this.state === 'idle') return;
+    await this.#halt('idle');
+    this.#tellAll(
+      new PalimpsestError('Refused', 'The download was cancelled. What has arrived is kept.'),
     );
-  let parsed: Partial<Manifest>;
-  try {
-    parsed = JSON.parse(text) as Partial<Manifest>;
-  } catch {
-    throw refuse('is not JSON');
   }
-  const shards = parsed?.shards;
-  if (!Array.isArray(shards) || shards.length === 0) throw refuse('lists no shards');
-  for (const { file, bytes, sha256 } of shards) {
-    if (typeof file !== 'string' || !/^[^/\\]+$/.test(file) || file === '..') {
-      throw refuse(`lists a shard with the file name ${JSON.stringify(file)}`);
+
+  /** A piece that was present turned out damaged: it is missing again. */
+  lost(number: number): void {
+    if (!this.present.delete(number)) return;
+    this.storedBytes -= this.#source.pieces[number]!.bytes;
+    if (this.state === 'downloading') {
+      this.#queue.unshift(number);
+      this.#pump();
     }
-    if (!Number.isSafeInteger(bytes) || bytes <= 0) {
-      throw refuse(`says that ${file} has ${JSON.stringify(bytes)} bytes`);
+    this.#changed();
+  }
+
+  // --------------------------------------------------------------------------------------------- a run
+
+  /** Before the first byte: is it still the same file, what is missing, is there room? Then the connections go. */
+  async #prepare(signal: AbortSignal): Promise<void> {
+    await this.survey();
+    await this.#learnValidators(signal);
+    await this.#checkRoom();
+    signal.throwIfAborted();
+    const { pieces, record } = this.#source;
+    const numbers = Array.from(pieces.keys());
+    const missing = numbers.filter((number) => !this.present.has(number));
+    this.#queue = [
+      ...missing.filter((number) => this.#waiting.has(number)),
+      ...missing.filter((number) => !this.#waiting.has(number)),
+    ];
+    for (const shard of record.manifest.shards.keys()) await this.#seal(shard);
+  }
+
+  /**
+   * A piece without a stated hash belongs to a version of its file, which a validator names: that is asked for before any
+   * of it is fetched.
+   */
+  async #learnValidators(signal: AbortSignal): Promise<void> {
+    const { record } = this.#source;
+    let learnt = false;
+    for (const [shard, { file, bytes }] of record.manifest.shards.entries()) {
+      const mine = this.#numbersOf(shard);
+      if (this.#source.pieces[mine[0]!]!.stated !== null || this.#probed.has(shard)) continue;
+      if (mine.every((number) => this.present.has(number))) continue;
+      const { stallMs } = this.#limits;
+      const seen = await this.#patiently(signal, () =>
+        probe(this.#world, stallMs, this.#source.address(shard), signal),
+      );
+      if (seen.totalBytes !== null && seen.totalBytes !== bytes) throw changedFile(file);
+      this.#probed.add(shard);
+      if (!seen.ranged) this.#unranged.add(shard);
+      if (seen.validator === record.validators[shard]) continue;
+      record.validators[shard] = seen.validator;
+      record.agreed[shard] = false;
+      learnt = true;
     }
-    if (sha256 !== null && !/^[0-9a-f]{64}$/.test(sha256)) {
-      throw refuse(`says that ${file} has the SHA-256 ${JSON.stringify(sha256)}`);
+    if (!learnt) return;
+    this.#source.pieces = piecesOf(record);
+    await this.#source.store.save(record);
+    await this.survey();
+  }
+
+  /** Refuse what will not fit, before anything is fetched. */
+  async #checkRoom(): Promise<void> {
+    const { store, record } = this.#source;
+    const neededBytes = record.manifest.bytes - this.receivedBytes;
+    if (store.place === 'memory' || neededBytes === 0) return;
+    const { quota, usage } = await this.#world.estimate();
+    if (quota === undefined || usage === undefined) return;
+    const freeBytes = Math.max(quota - usage, 0);
+    if (neededBytes <= freeBytes) return;
+    throw new PalimpsestError(
+      'QuotaExceeded',
+      `${record.manifest.name} needs ${inUnits(neededBytes)}, ${inUnits(freeBytes)} free. ` +
+        'Remove a stored model or free room on the disk.',
+    );
+  }
+
+  /** Give every idle connection something to do. */
+  #pump(): void {
+    const { pieces } = this.#source;
+    const { signal } = this.#run;
+    while (this.state === 'downloading' && this.#busy.size < this.#limits.connections) {
+      const number = this.#queue.shift();
+      if (number === undefined) break;
+      const { shard } = pieces[number]!;
+      if (!this.#unranged.has(shard)) {
+        this.#track(this.#bring([number], `piece:${pieces[number]!.slot}`, signal));
+        continue;
+      }
+      const rest = this.#queue.filter((other) => pieces[other]!.shard === shard);
+      this.#queue = this.#queue.filter((other) => pieces[other]!.shard !== shard);
+      const together = [number, ...rest].sort((a, b) => a - b);
+      const lock = `shard:${this.#source.record.model}#${shard}`;
+      this.#track(this.#bring(together, lock, signal));
+    }
+    if (this.state === 'downloading' && this.#busy.size === 0) {
+      this.state = 'idle';
+      this.#changed();
     }
   }
-  return {
-    name: parsed.name ?? model,
-    file_type: parsed.file_type ?? '',
-    license: parsed.license ?? '',
-    parameters: parsed.parameters ?? 0,
-    bytes: shards.reduce((sum, shard) => sum + shard.bytes, 0),
-    shards: shards.map(({ file, bytes, sha256 }) => ({ file, bytes, sha256 })),
-  };
+
+  /** Run one connection, then give its place to the next; a failure ends them all. */
+  #track(work: Promise<void>): void {
+    const { signal } = this.#run;
+    const run: Promise<void> = work
+      .catch((cause: unknown) => {
+        if (!signal.aborted) this.#fail(cause);
+      })
+      .then(() => {
+        this.#busy.delete(run);
+        if (!signal.aborted) this.#pump();
+      });
+    this.#busy.add(run);
+  }
+
+  /** End all connections and wait until each has put away what it has. */
+  async #halt(state: 'paused' | 'idle' | 'failed'): Promise<void> {
+    this.state = state;
+    this.#run.abort();
+    this.#changed();
+    await Promise.all(this.#busy);
+  }
+
+  #fail(cause: unknown): void {
+    const { record } = this.#source;
+    let { name, message } =
+      cause instanceof PalimpsestError
+        ? cause
+        : new PalimpsestError('DownloadFailed', `The download broke off: ${said(cause)}`);
+    if (name === 'QuotaExceeded' && this.receivedBytes > 0) {
+      const kept = `${inUnits(this.receivedBytes)} of ${inUnits(record.manifest.bytes)}`;
+      message = `${message} ${kept} of ${record.manifest.name} are kept; free room, then go on.`;
+    }
+    this.error = { name: name as ErrorName, message };
+    void this.#halt('failed');
+    this.#tellAll(new PalimpsestError(name as ErrorName, message));
+  }
+
+  #tellAll(reason: PalimpsestError): void {
+    const waiting = [...this.#waiting.values()].flat();
+    this.#waiting.clear();
+    for (const { reject } of waiting) reject(reason);
+  }
+
+  #patiently<T>(signal: AbortSignal, attempt: () => Promise<T | Setback>, gained?: () => number) {
+    const tell = (note: string) => {
+      this.note = note;
+      this.#changed();
+    };
+    return patiently(this.#world, this.#limits, signal, attempt, tell, gained);
+  }
+
+  #numbersOf(shard: number): number[] {
+    const { pieces } = this.#source;
+    return Array.from(pieces.keys()).filter((number) => pieces[number]!.shard === shard);
+  }
+
+  // ---------------------------------------------------------------------------------- one connection
+
+  /** Bring pieces of one shard into the store, under a lock over all tabs: who waited for it may find them there. */
+  async #bring(numbers: number[], lock: string, signal: AbortSignal): Promise<void> {
+    let gainedBytes = 0;
+    const gained = (bytes: number) => void (gainedBytes += bytes);
+    await this.#world.locks.request(`palimpsest:${lock}`, { signal }, () =>
+      this.#patiently(
+        signal,
+        () => this.#attempt(numbers, gained, signal),
+        () => gainedBytes,
+      ),
+    );
+    await this.#seal(this.#source.pieces[numbers[0]!]!.shard);
+  }
+
+  async #attempt(
+    numbers: number[],
+    gained: (bytes: number) => void,
+    signal: AbortSignal,
+  ): Promise<Setback | 'done'> {
+    const { pieces, record, store } = this.#source;
+    const missing: number[] = [];
+    for (const number of numbers) {
+      if (this.present.has(number)) continue;
+      if ((await store.lookUp(record.model, pieces[number]!)).held) this.#arrived(number);
+      else missing.push(number);
+    }
+    const first = missing[0];
+    if (first === undefined) return 'done';
+    const haveBytes = await store.partBytes(pieces[first]!.slot);
+    this.#partial.set(first, haveBytes);
+    if (haveBytes === pieces[first]!.bytes) {
+      // All of it had arrived when something prevented the join.
+      await this.#join(first);
+      return this.#attempt(missing, gained, signal);
+    }
+    return this.#pour(missing, haveBytes, gained, signal);
+  }
+
+  /** Fetch pieces of one shard, the first from its byte `haveBytes` on, and store what arrives. */
+  async #pour(
+    missing: number[],
+    haveBytes: number,
+    gained: (bytes: number) => void,
+    signal: AbortSignal,
+  ): Promise<Setback | 'done'> {
+    const { pieces } = this.#source;
+    const [first, last] = [pieces[missing[0]!]!, pieces[missing.at(-1)!]!];
+    const [from, until] = [first.start + haveBytes, last.start + last.bytes];
+    const stop = stoppedBy(signal);
+    try {
+      const address = this.#source.address(first.shard);
+      const answer = await ask(this.#world, this.#limits.stallMs, address, from, until, stop);
+      if (isSetback(answer)) return answer;
+      if (!answer.ranged && first.start > 0 && !this.#unranged.has(first.shard)) {
+        this.#unranged.add(first.shard);
+        this.#queue.unshift(...missing);
+        return 'done';
+      }
+      const objection = await this.#objection(answer, missing[0]!);
+      if (objection !== null) return { kind: 'setback', why: objection, waitMs: 0 };
+      return await this.#receive(answer, missing, from, gained);
+    } finally {
+      stop.abort();
+    }
+  }
+
+  /** Why an answer is not about the file that we have the beginning of; null if it is. Fails: DownloadFailed. */
+  async #objection(answer: Answer, number: number): Promise<string | null> {
+    const { record, pieces, store } = this.#source;
+    const { shard, stated, slot } = pieces[number]!;
+    const { file, bytes } = record.manifest.shards[shard]!;
+    if (answer.totalBytes !== null && answer.totalBytes !== bytes) {
+      return `The server says that ${file} has ${answer.totalBytes} bytes instead of ${bytes}`;
+    }
+    const before = record.validators[shard] ?? null;
+    const { validator } = answer;
+    if (validator === null || validator === before || this.#replaced.has(shard)) return null;
+    if (stated === null) {
+      if (before === null) return null;
+      throw changedFile(file);
+    }
+    if (before !== null) this.#replaced.add(shard);
+    record.validators[shard] = validator;
+    await store.save(record);
+    if (before === null || !this.#partial.get(number)) return null;
+    await store.dropParts(slot);
+    this.#partial.delete(number);
+    this.#changed();
+    return `${file} was changed on the server; what had arrived of the earlier one was dropped`;
+  }
+
+  /** Store a body's bytes as parts of the missing pieces, from byte `at` of the shard on; join each that is full. */
+  async #receive(
+    answer: Answer,
+    missing: number[],
+    at: number,
+    gained: (bytes: number) => void,
+  ): Promise<Setback | 'done'> {
+    const { pieces, store, record } = this.#source;
+    const { partBytes, stallMs } = this.#limits;
+    const reader = answer.body.getReader();
+    const part = new Uint8Array(partBytes);
+    let filled = 0;
+    const putAway = async ({ slot, start }: Piece) => {
+      if (filled > 0) await store.putPart(slot, at - filled - start, part.slice(0, filled).buffer);
+      filled = 0;
+    };
+    let position = answer.position;
+    let broken: string | null = null;
+    let turn = 0;
+    while (turn < missing.length && broken === null) {
+      let chunk: ReadableStreamReadResult<Uint8Array> | typeof silence;
+      try {
+        chunk = await unlessSilent(reader.read(), this.#world.clock, stallMs);
+      } catch (cause) {
+        broken = `The connection broke (${said(cause)})`;
+        break;
+      }
+      if (chunk === silence) broken = `Nothing arrived for ${stallMs / 1000} s`;
+      else if (chunk.done) broken = 'The server ended its answer early';
+      else {
+        const end = position + chunk.value.length;
+        while (turn < missing.length && at < end) {
+          const number = missing[turn]!;
+          const piece = pieces[number]!;
+          const pieceEnd = piece.start + piece.bytes;
+          const take = Math.min(partBytes - filled, pieceEnd - at, end - at);
+          part.set(chunk.value.subarray(at - position, at - position + take), filled);
+          filled += take;
+          at += take;
+          gained(take);
+          this.#count(number, take);
+          if (filled === partBytes || at === pieceEnd) await putAway(piece);
+          if (at < pieceEnd) continue;
+          await this.#join(number);
+          const next = pieces[missing[++turn] ?? -1];
+          if (next) at = next.start + (await store.partBytes(next.slot));
+        }
+        position = end;
+      }
+    }
+    if (broken !== null) {
+      const piece = pieces[missing[turn]!]!;
+      await putAway(piece);
+      const { file, bytes } = record.manifest.shards[piece.shard]!;
+      return { kind: 'setback', why: `${broken} at byte ${at} of ${bytes} of ${file}`, waitMs: 0 };
+    }
+    return missing.every((number) => this.present.has(number))
+      ? 'done'
+      : { kind: 'setback', why: this.note, waitMs: 0 };
+  }
+
+  /** Count bytes that arrived of a piece. */
+  #count(number: number, bytes: number): void {
+    this.#partial.set(number, (this.#partial.get(number) ?? 0) + bytes);
+    const at = this.#world.clock.now();
+    const last = this.#arrivals.at(-1);
+    if (last && at - last.at < 100) last.bytes += bytes;
+    else this.#arrivals.push({ at, bytes });
+    if (this.#arrivals[0]!.at < at - rateWindowMs) this.#arrivals.shift();
+    this.#changed();
+  }
+
+  /** All bytes of a piece have arrived: present if its hash is right, otherwise dropped. Fails: ShardCorrupt. */
+  #join(number: number): Promise<void> {
+    return this.#inTurn(async () => {
+      const { pieces, record, store } = this.#source;
+      const piece = pieces[number]!;
+      const whole = await store.joined(piece);
+      const hash = await sha256(whole);
+      const expected = (await store.lookUp(record.model, piece)).sha256 ?? hash;
+      if (hash === expected) {
+        await store.putPiece(record.model, piece, hash, whole, this.#world.clock.now());
+        this.#arrived(number);
+        return;
+      }
+      await store.dropParts(piece.slot);
+      this.#partial.delete(number);
+      const { file } = record.manifest.shards[piece.shard]!;
+      const times = (this.#wrong.get(number) ?? 0) + 1;
+      this.#wrong.set(number, times);
+      this.note = `${file} from byte ${piece.start} on arrived damaged and was dropped`;
+      this.#changed();
+      if (times < wrongHashes) return;
+      throw new PalimpsestError(
+        'ShardCorrupt',
+        `${file} from byte ${piece.start} on arrived ${times} times with SHA-256 ${hash.slice(0, 8)} or others ` +
+          `instead of ${expected.slice(0, 8)}: the server has another file than the one expected.`,
+      );
+    });
+  }
+
+  #arrived(number: number): void {
+    const piece = this.#source.pieces[number]!;
+    this.#partial.delete(number);
+    if (!this.present.has(number)) {
+      this.present.add(number);
+      this.storedBytes += piece.bytes;
+    }
+    if (this.#sealed(piece.shard)) this.#release(number);
+    this.#changed();
+  }
+
+  /** True unless a shard of several pieces has still to be compared with the hash stated for the whole of it. */
+  #sealed(shard: number): boolean {
+    const { record } = this.#source;
+    const { bytes, sha256: stated } = record.manifest.shards[shard]!;
+    return stated === null || bytes <= record.pieceBytes || record.agreed[shard]!;
+  }
+
+  /** Compare a shard of several pieces, once all are present, with its stated hash. Fails: ShardCorrupt. */
+  #seal(shard: number): Promise<void> {
+    return this.#inTurn(async () => {
+      const { pieces, record, store } = this.#source;
+      const mine = this.#numbersOf(shard);
+      if (!mine.every((number) => this.present.has(number))) return;
+      if (!this.#sealed(shard)) {
+        const { file, sha256: stated } = record.manifest.shards[shard]!;
+        const hash = new Sha256();
+        for (const number of mine) {
+          const { sha256: pinned } = await store.lookUp(record.model, pieces[number]!);
+          const bytes = pinned === null ? undefined : await store.piece(pinned);
+          if (bytes) hash.update(new Uint8Array(bytes));
+        }
+        const seen = hash.digest();
+        if (seen !== stated) {
+          await store.unpin(
+            record.model,
+            mine.map((number) => pieces[number]!.slot),
+          );
+          for (const number of mine) this.lost(number);
+          throw new PalimpsestError(
+            'ShardCorrupt',
+            `${file} arrived whole with SHA-256 ${seen.slice(0, 8)} instead of ${stated!.slice(0, 8)} and was dropped: ` +
+              'the server has another file than the one expected.',
+          );
+        }
+        record.agreed[shard] = true;
+        await store.save(record);
+      }
+      for (const number of mine) this.#release(number);
+    });
+  }
+
+  #release(number: number): void {
+    for (const { resolve } of this.#waiting.get(number) ?? []) resolve();
+    this.#waiting.delete(number);
+  }
+
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const turn = this.#joining.then(work);
+    this.#joining = turn.catch(() => {});
+    return turn;
+  }
 }
 
-async function matches(bytes: ArrayBuffer, shard: Shard): Promise<boolean> {
-  if (shard.sha256 === null) return true;
-  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('') === shard.sha256;
+function changedFile(file: string): PalimpsestError {
+  return new PalimpsestError(
+    'DownloadFailed',
+    `${file} was changed on the server while it was being fetched. Open it again to get the one that is there.`,
+  );
 }

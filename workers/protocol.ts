@@ -59,15 +59,125 @@ export interface LoadProgress {
   note: string;
 }
 
+/** Where a model's bytes are kept: IndexedDB; this worker's memory, gone with the tab; a person's own files, in place. */
+export type WeightsPlace = 'disk' | 'memory' | 'files';
+
+/** One model's bytes. A piece is what is hashed, stored and repaired on its own: at most 16 MiB of a shard. */
+export interface WeightsStatus {
+  model: string;
+  name: string;
+  license: string;
+  place: WeightsPlace;
+  /** Why `place` is memory, to be shown; otherwise ''. */
+  placeNote: string;
+  /** `partial`: something is there, nothing is under way. */
+  state: 'absent' | 'partial' | 'downloading' | 'paused' | 'failed' | 'complete';
+  totalBytes: number;
+  /** Bytes of pieces that are present: their SHA-256 was right when they were stored. */
+  storedBytes: number;
+  /** Those and the finished ranges of pieces under way. */
+  receivedBytes: number;
+  pieces: number;
+  storedPieces: number;
+  /** Stored pieces found damaged or missing since the worker started, and fetched again. */
+  repairedPieces: number;
+  /** Over the last seconds; 0 when nothing is under way. */
+  bytesPerSec: number;
+  /** null while there is no rate to tell it by. */
+  secondsLeft: number | null;
+  /** The last thing worth telling: a repair, a retry and its reason; '' if nothing. */
+  note: string;
+  /** Why `state` is failed; a PalimpsestError's two fields. */
+  error: { name: ErrorName; message: string } | null;
+}
+
+/** A model in the store, whole or in part. */
+export interface StoredModel {
+  model: string;
+  name: string;
+  license: string;
+  fileType: string;
+  shards: number;
+  totalBytes: number;
+  /** Bytes present, pieces shared with other models and unfinished ranges included. */
+  storedBytes: number;
+  /** What removing it would free. */
+  ownBytes: number;
+  /** Milliseconds since 1970. */
+  usedAt: number;
+  /** When the piece verified longest ago was verified, milliseconds since 1970; null if nothing is stored. */
+  verifiedAt: number | null;
+}
+
+/** What the browser says about room; null where it does not say. */
+export interface Room {
+  place: 'disk' | 'memory';
+  /** Why `place` is memory, to be shown; otherwise ''. */
+  placeNote: string;
+  quotaBytes: number | null;
+  usedBytes: number | null;
+  freeBytes: number | null;
+  /** False: the browser may delete the weights when the disk gets full. Only the page can ask: navigator.storage.persist(). */
+  persisted: boolean;
+}
+
+/** What a verification found. Damaged pieces are dropped, and fetched again by the next read or download. */
+export interface Verification {
+  pieces: number;
+  damagedPieces: number;
+}
+
 /**
- * What the weights worker offers the engine: a model is opened once and then read by byte range.
+ * What the weights worker offers: a model is opened once and then read by byte range.
  * The port comes from Comlink's `createEndpoint`, so weights never pass through the page.
+ *
+ * A model is named by an absolute URL: of a folder with a manifest, ending in "/", or of a GGUF file, ending in ".gguf"
+ * (the first of a split one names them all). Local files get their name from `adopt` and `keep`. A callback is a Comlink
+ * proxy.
  */
 export interface WeightsApi {
-  /** The shards of a model in order. `model` is a folder URL with a manifest, ending in "/". Fails: DownloadFailed, BadModel. */
+  /**
+   * The shards of a model in order. Fetches the manifest, or a GGUF file's size, and no weights; of a model in the store
+   * nothing if the network is away. `report` is called while a download is under way, at most ten times a second.
+   * Fails: DownloadFailed, BadModel, Refused.
+   */
   open(model: string, report: (p: LoadProgress) => void): Promise<Shard[]>;
-  /** Verified bytes [offset, offset + bytes) of one shard, transferred. Fails: DownloadFailed, ShardCorrupt, QuotaExceeded. */
+  /**
+   * Verified bytes [offset, offset + bytes) of one shard, transferred. If they are not there, the download of the whole
+   * model begins, this range first; while that is paused, the answer waits. Ranges in the order of the file are read
+   * ahead and cost one read of the store.
+   * Fails: DownloadFailed, ShardCorrupt, QuotaExceeded, Refused.
+   */
   read(model: string, shard: number, offset: number, bytes: number): Promise<ArrayBuffer>;
+  /** The model is not read any more: it can be removed. Its download goes on. Harmless for a model that is not open. */
+  close(model: string): Promise<void>;
+
+  /** How much of a model is there. Opens it if it is not open; fetches no weights. Fails as `open`. */
+  status(model: string): Promise<WeightsStatus>;
+  /** Calls `report` with every change of a model's status, at most ten times a second. Fails as `open`. */
+  watch(model: string, report: (s: WeightsStatus) => void): Promise<void>;
+  /** Fetch what is missing, or go on after a pause. Resolves when the model is whole. Fails as `read`. */
+  download(model: string): Promise<void>;
+  /** Hold the download. What has arrived is kept; reads wait. */
+  pause(model: string): Promise<void>;
+  /** End the download. What has arrived is kept; waiting reads and downloads fail: Refused. */
+  cancel(model: string): Promise<void>;
+
+  /** What the store holds, the last used first. */
+  list(): Promise<StoredModel[]>;
+  /** Compute every stored piece's SHA-256 again. Fails: Refused for a model that is not in the store. */
+  verify(
+    model: string,
+    report: (doneBytes: number, totalBytes: number) => void,
+  ): Promise<Verification>;
+  /** Delete a model; pieces that other models share stay. Fails: Refused while any tab uses it. */
+  remove(model: string): Promise<void>;
+  room(): Promise<Room>;
+
+  /** Use local .gguf files in place, all shards of a split one. Answers the name to open them by. Fails: Refused. */
+  adopt(files: File[]): Promise<string>;
+  /** Copy adopted files into the store. Answers the name to open the copy by. Fails: QuotaExceeded, BadModel, Refused. */
+  keep(model: string, report: (p: LoadProgress) => void): Promise<string>;
 }
 
 // ---------------------------------------------------------------------------------------------- engine

@@ -1,0 +1,163 @@
+/**
+ * What a model consists of: a folder with a manifest, a GGUF file at an address, files of this computer, or what the store
+ * says it was.
+ */
+import { manifestOf, readManifest, splitNames } from './manifest.ts';
+import { PalimpsestError, type Manifest } from './protocol.ts';
+import type { ModelRecord } from './store.ts';
+import { fetchText, patiently, probe, type Limits, type World } from './transfer.ts';
+
+const manifestBytes = 4 * 1024 * 1024;
+/** How long the network may take to say what has changed about a model that is stored already. */
+const refreshMs = 5_000;
+const filesPrefix = 'files:';
+const keptPrefix = 'kept:';
+
+/**
+ * A model by its name. The network is asked; what is `stored` stands if it does not answer well.
+ * Fails: DownloadFailed, BadModel, Refused.
+ */
+export async function describeModel(
+  world: World,
+  limits: Limits,
+  model: string,
+  stored: ModelRecord | undefined,
+): Promise<ModelRecord> {
+  if (!isRemote(model)) {
+    if (stored) return stored;
+    throw new PalimpsestError(
+      'Refused',
+      `"${model}" names no model: it takes the whole URL of a folder, ending in "/", or of a .gguf file.`,
+    );
+  }
+  const tooLong = new AbortController();
+  const awake = new AbortController();
+  if (stored) void world.clock.sleep(refreshMs, awake.signal).then(() => tooLong.abort());
+  try {
+    const patience = stored ? { ...limits, attempts: 1 } : limits;
+    const describe = new URL(model).pathname.endsWith('/') ? describeFolder : describeAddress;
+    const { manifest, validators } = await describe(world, patience, model, tooLong.signal);
+    const { shards } = manifest;
+    const same = stored && JSON.stringify(stored.manifest.shards) === JSON.stringify(shards);
+    return {
+      model,
+      manifest,
+      validators: validators ?? (same ? stored.validators : shards.map(() => null)),
+      pieceBytes: same ? stored.pieceBytes : limits.pieceBytes,
+      agreed: same ? stored.agreed : shards.map(() => false),
+      usedAt: stored?.usedAt ?? 0,
+    };
+  } catch (cause) {
+    if (stored) return stored;
+    throw cause;
+  } finally {
+    awake.abort();
+  }
+}
+
+/** Manifest and validators, null where a manifest's hashes do their work. */
+interface Description {
+  manifest: Manifest;
+  validators: (string | null)[] | null;
+}
+
+async function describeFolder(
+  world: World,
+  limits: Limits,
+  model: string,
+  signal: AbortSignal,
+): Promise<Description> {
+  const address = new URL('manifest.json', model).href;
+  const { text } = await patiently(
+    world,
+    limits,
+    signal,
+    () => fetchText(world, limits.stallMs, address, manifestBytes, signal),
+    () => {},
+  );
+  return { manifest: readManifest(text, address), validators: null };
+}
+
+async function describeAddress(
+  world: World,
+  limits: Limits,
+  model: string,
+  signal: AbortSignal,
+): Promise<Description> {
+  const { pathname } = new URL(model);
+  const names = splitNames(decodeURIComponent(pathname.slice(pathname.lastIndexOf('/') + 1)));
+  const files: { file: string; bytes: number }[] = [];
+  const validators: (string | null)[] = [];
+  for (const file of names) {
+    const address = fileAddress(model, file);
+    const seen = await patiently(
+      world,
+      limits,
+      signal,
+      () => probe(world, limits.stallMs, address, signal),
+      () => {},
+    );
+    if (!seen.totalBytes) {
+      throw new PalimpsestError(
+        'DownloadFailed',
+        `The server of ${address} does not say how long the file is. Download it yourself and open the file.`,
+      );
+    }
+    files.push({ file, bytes: seen.totalBytes });
+    validators.push(seen.validator);
+  }
+  return { manifest: manifestOf(stemOf(names[0]!), files), validators };
+}
+
+/** Files of this computer, in the order of their names. Fails: Refused. */
+export function describeFiles(
+  files: File[],
+  pieceBytes: number,
+): { record: ModelRecord; sorted: File[] } {
+  const sorted = [...files].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const wrong = sorted.find(({ name, size }) => !/\.gguf$/i.test(name) || size === 0);
+  if (sorted.length === 0 || wrong) {
+    throw new PalimpsestError(
+      'Refused',
+      `${wrong?.name ?? 'Nothing'} is not a .gguf file with something in it. Choose one, or all shards of a split one.`,
+    );
+  }
+  // Two files of one identity are taken for the same.
+  const identities = sorted.map(
+    ({ name, size, lastModified }) => `${name}:${size}:${lastModified}`,
+  );
+  const listed = sorted.map(({ name, size }) => ({ file: name, bytes: size }));
+  const record: ModelRecord = {
+    model: filesPrefix + identities.join('|'),
+    manifest: manifestOf(stemOf(sorted[0]!.name), listed),
+    validators: identities,
+    pieceBytes,
+    agreed: sorted.map(() => false),
+    usedAt: 0,
+  };
+  return { record, sorted };
+}
+
+/** The name under which files of this computer are stored. */
+export function keptName(model: string): string {
+  return keptPrefix + model.slice(filesPrefix.length);
+}
+
+/** True for the URL of a folder or of a GGUF file. */
+export function isRemote(model: string): boolean {
+  if (!URL.canParse(model)) return false;
+  const { protocol, pathname } = new URL(model);
+  return /^https?:$/.test(protocol) && /(\/|\.gguf)$/.test(pathname);
+}
+
+/** A file beside another, or in a folder. */
+export function fileAddress(base: string, file: string): string {
+  const address = new URL(base);
+  const folder = address.pathname.slice(0, address.pathname.lastIndexOf('/') + 1);
+  address.pathname = folder + encodeURIComponent(file);
+  return address.href;
+}
+
+function stemOf(file: string): string {
+  return file.replace(/(-00001-of-\d{5})?\.gguf$/i, '');
+}

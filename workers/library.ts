@@ -1,0 +1,582 @@
+/**
+ * All models of this worker: where each comes from, where it is kept, and its bytes, read by range.
+ *
+ * What is read has been hashed since it left the store. At most two pieces are in memory: the one being read and, when
+ * reads go forward, the next.
+ */
+import { describeFiles, describeModel, fileAddress, isRemote, keptName } from './catalog.ts';
+import { Download, type Source } from './download.ts';
+import {
+  PalimpsestError,
+  type LoadProgress,
+  type Room,
+  type Shard,
+  type StoredModel,
+  type Verification,
+  type WeightsApi,
+  type WeightsStatus,
+} from './protocol.ts';
+import { sha256 } from './sha256.ts';
+import { memoryShelf, piecesOf, Store, type ModelRecord, type Shelf } from './store.ts';
+import { inUnits, type Limits, type World } from './transfer.ts';
+
+/** A model that was opened. */
+interface Opened extends Source {
+  /** Read in place, in the order of the shards; null for what is fetched. */
+  files: File[] | null;
+  placeNote: string;
+  download: Download;
+  /** Lets go of the lock that says the model is in use; null while it is not. */
+  release: Promise<() => void> | null;
+  repairedPieces: number;
+  /** Hashes of pieces read and found right since the model is in use. */
+  verified: Set<string>;
+  reports: Set<(p: LoadProgress) => void>;
+  watchers: Set<(s: WeightsStatus) => void>;
+  /** When reports were last sent; Infinity while some are due. */
+  toldAt: number;
+  /** Whether a download has been under way since. */
+  progressed: boolean;
+}
+
+/** A piece in memory. */
+interface Resident {
+  bytes: Promise<ArrayBuffer>;
+  /** Reads that wait for it or copy from it. */
+  readers: number;
+}
+
+const residentPieces = 2;
+const tellEveryMs = 100;
+
+export class Library implements WeightsApi {
+  #world: World;
+  #limits: Limits;
+  #disk: Promise<{ store: Store } | { why: string }>;
+  #memory: Store;
+  #opened = new Map<string, Promise<Opened>>();
+  /** Least recently used first. */
+  #resident = new Map<string, Resident>();
+  /** Called when a piece in memory has lost its last reader. */
+  #waitingForRoom: (() => void)[] = [];
+  #never = new AbortController().signal;
+
+  /** `openShelf` fails where the browser gives no storage. */
+  constructor(world: World, limits: Limits, openShelf: () => Promise<Shelf>) {
+    this.#world = world;
+    this.#limits = limits;
+    this.#memory = new Store(memoryShelf(limits.memoryBytes));
+    this.#disk = openShelf().then(
+      (shelf) => ({ store: new Store(shelf) }),
+      (cause: unknown) => ({ why: cause instanceof Error ? cause.message : String(cause) }),
+    );
+  }
+
+  // ------------------------------------------------------------------------------------------- opening
+
+  async open(model: string, report: (p: LoadProgress) => void): Promise<Shard[]> {
+    const opened = await this.#find(model);
+    opened.reports.add(report);
+    return opened.record.manifest.shards;
+  }
+
+  /** The model, opened if it is not. */
+  async #find(model: string): Promise<Opened> {
+    const before = this.#opened.get(model);
+    // After a failure the reason may be that the model was changed: look at it anew.
+    if (before && (await before).download.state !== 'failed') return before;
+    const opening = this.#describe(model).then((record) => this.#enter(record, null));
+    this.#opened.set(model, opening);
+    try {
+      const opened = await opening;
+      if (before) {
+        const { reports, watchers, release, repairedPieces } = await before;
+        Object.assign(opened, { reports, watchers, repairedPieces });
+        (await release)?.();
+      }
+      return opened;
+    } catch (cause) {
+      if (before) this.#opened.set(model, before);
+      else this.#opened.delete(model);
+      throw cause;
+    }
+  }
+
+  async #describe(model: string): Promise<ModelRecord> {
+    const disk = await this.#disk;
+    const stored = 'store' in disk ? await disk.store.record(model) : undefined;
+    return describeModel(this.#world, this.#limits, model, stored);
+  }
+
+  async #enter(record: ModelRecord, files: File[] | null): Promise<Opened> {
+    const source: Source = {
+      record,
+      store: this.#memory,
+      pieces: piecesOf(record),
+      address: (shard) => {
+        const { file } = record.manifest.shards[shard]!;
+        if (isRemote(record.model)) return fileAddress(record.model, file);
+        throw new PalimpsestError(
+          'ShardCorrupt',
+          `A piece of ${file} is damaged or missing in the store, and it came from this computer: remove it, and open the file again.`,
+        );
+      },
+    };
+    const opened: Opened = Object.assign(source, {
+      files,
+      placeNote: '',
+      download: new Download(this.#world, this.#limits, source, () => this.#changed(opened)),
+      release: null,
+      repairedPieces: 0,
+      verified: new Set<string>(),
+      reports: new Set<(p: LoadProgress) => void>(),
+      watchers: new Set<(s: WeightsStatus) => void>(),
+      toldAt: 0,
+      progressed: false,
+    });
+    if (!files) await this.#choosePlace(opened);
+    return opened;
+  }
+
+  /** Disk, unless there is none or it has no room for what memory can hold. */
+  async #choosePlace(opened: Opened): Promise<void> {
+    const { manifest } = opened.record;
+    const disk = await this.#disk;
+    if ('why' in disk) {
+      opened.placeNote = `This browser gives no storage here (${disk.why}): the model stays in memory until the tab closes.`;
+    } else {
+      opened.store = disk.store;
+      await opened.download.survey();
+      const { quota = Infinity, usage = 0 } = await this.#world.estimate();
+      const neededBytes = manifest.bytes - opened.download.receivedBytes;
+      const freeBytes = Math.max(quota - usage, 0);
+      const fits = neededBytes <= freeBytes;
+      if (fits || neededBytes < manifest.bytes || manifest.bytes > this.#limits.memoryBytes) return;
+      opened.placeNote =
+        `${manifest.name} needs ${inUnits(neededBytes)}, ${inUnits(freeBytes)} free: ` +
+        'it stays in memory until the tab closes.';
+    }
+    opened.store = this.#memory;
+    await opened.download.survey();
+  }
+
+  /** From here on the model cannot be removed, by no tab, until it is closed. */
+  async #use(opened: Opened): Promise<void> {
+    if (opened.files) return;
+    opened.release ??= this.#hold(opened);
+    await opened.release;
+  }
+
+  async #hold(opened: Opened): Promise<() => void> {
+    const { record } = opened;
+    const release = await new Promise<() => void>((resolve, reject) => {
+      const held = () => new Promise<void>((end) => resolve(end));
+      this.#world.locks.request(useLock(record.model), { mode: 'shared' }, held).catch(reject);
+    });
+    try {
+      await this.#choosePlace(opened);
+      if (opened.store.place === 'memory' && record.manifest.bytes > this.#limits.memoryBytes) {
+        throw new PalimpsestError(
+          'QuotaExceeded',
+          `${record.manifest.name} has ${inUnits(record.manifest.bytes)}; this browser gives no storage here, and memory is used ` +
+            `up to ${inUnits(this.#limits.memoryBytes)}. Leave the private window, allow storage, or open the files themselves.`,
+        );
+      }
+      record.usedAt = this.#world.clock.now();
+      await opened.store.save(record);
+      const gone = await opened.store.sweep();
+      const pins = await opened.store.pins(record.model);
+      const lost = opened.pieces.filter(({ stated, slot }) => gone.has(stated ?? pins.get(slot)!));
+      if (lost.length > 0) {
+        opened.repairedPieces += lost.length;
+        opened.download.note = `${lost.length} stored pieces were missing and are fetched again`;
+      }
+      await opened.download.survey();
+      opened.verified.clear();
+      return release;
+    } catch (cause) {
+      release();
+      opened.release = null;
+      throw cause;
+    }
+  }
+
+  async close(model: string): Promise<void> {
+    const opened = await this.#opened.get(model);
+    if (!opened) return;
+    this.#opened.delete(model);
+    await opened.download.cancel();
+    for (const key of this.#resident.keys()) {
+      if (key.startsWith(`${model} `)) this.#resident.delete(key);
+    }
+    (await opened.release)?.();
+  }
+
+  // ------------------------------------------------------------------------------------------- reading
+
+  async read(model: string, shard: number, offset: number, bytes: number): Promise<ArrayBuffer> {
+    const opened = await this.#opened.get(model);
+    if (!opened) throw new PalimpsestError('Refused', `${model} is not open. Open it first.`);
+    const { record, files, pieces } = opened;
+    const end = offset + bytes;
+    const listed = record.manifest.shards[shard];
+    const sound = Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(end);
+    if (!listed || !sound || bytes < 0 || end > listed.bytes) {
+      throw new PalimpsestError(
+        'Refused',
+        `Bytes ${offset} to ${end} of shard ${shard} of ${model} do not exist.`,
+      );
+    }
+    if (files) return readFile(files[shard]!, offset, end);
+    await this.#use(opened);
+    let number = pieces.findIndex((piece) => piece.shard === shard);
+    while (number + 1 < pieces.length && pieces[number + 1]!.shard === shard) {
+      if (pieces[number + 1]!.start > offset) break;
+      number++;
+    }
+    const { start, bytes: pieceBytes } = pieces[number]!;
+    if (end <= start + pieceBytes) {
+      return this.#withPiece(opened, number, (piece) => piece.slice(offset - start, end - start));
+    }
+    const range = new Uint8Array(bytes);
+    for (let at = offset; at < end; number++) {
+      const { start, bytes: pieceBytes } = pieces[number]!;
+      const upTo = Math.min(end, start + pieceBytes);
+      const from = at;
+      await this.#withPiece(opened, number, (piece) =>
+        range.set(new Uint8Array(piece, from - start, upTo - from), from - offset),
+      );
+      at = upTo;
+    }
+    return range.buffer;
+  }
+
+  /** Call `use` with a verified piece; keep it in memory, and begin to load the one after it. */
+  async #withPiece<T>(opened: Opened, number: number, use: (bytes: ArrayBuffer) => T): Promise<T> {
+    const key = `${opened.record.model} ${number}`;
+    let piece = this.#resident.get(key);
+    while (!piece && !this.#makeRoom()) {
+      await new Promise<void>((resolve) => this.#waitingForRoom.push(resolve));
+      piece = this.#resident.get(key);
+    }
+    piece ??= { bytes: this.#loadPiece(opened, number), readers: 0 };
+    piece.readers++;
+    this.#resident.delete(key);
+    this.#resident.set(key, piece);
+    try {
+      const bytes = await piece.bytes;
+      const result = use(bytes);
+      this.#readAhead(opened, number + 1);
+      return result;
+    } catch (cause) {
+      if (this.#resident.get(key) === piece) this.#resident.delete(key);
+      throw cause;
+    } finally {
+      piece.readers--;
+      for (const wake of this.#waitingForRoom.splice(0)) wake();
+    }
+  }
+
+  /** True if one more piece may be in memory; the one unused for longest makes place. */
+  #makeRoom(): boolean {
+    if (this.#resident.size < residentPieces) return true;
+    for (const [key, { readers }] of this.#resident) {
+      if (readers > 0) continue;
+      this.#resident.delete(key);
+      return true;
+    }
+    return false;
+  }
+
+  #readAhead(opened: Opened, number: number): void {
+    const key = `${opened.record.model} ${number}`;
+    if (!opened.download.present.has(number) || this.#resident.has(key) || !this.#makeRoom())
+      return;
+    const bytes = this.#loadPiece(opened, number);
+    this.#resident.set(key, { bytes, readers: 0 });
+    bytes.catch(() => this.#resident.delete(key)); // whoever reads it is told
+  }
+
+  /** A piece from the store with the right hash; fetched again if it is not there or damaged. */
+  async #loadPiece(opened: Opened, number: number): Promise<ArrayBuffer> {
+    const { record, store, download } = opened;
+    const { file } = record.manifest.shards[opened.pieces[number]!.shard]!;
+    for (let repairs = 0; repairs < 2; repairs++) {
+      await download.want(number);
+      const piece = opened.pieces[number]!;
+      const { sha256: expected } = await store.lookUp(record.model, piece);
+      const bytes = expected === null ? undefined : await store.piece(expected);
+      if (bytes && expected !== null && (await sha256(bytes)) === expected) {
+        await this.#noteVerified(opened, expected);
+        return bytes;
+      }
+      if (expected !== null) await store.dropPiece(expected);
+      opened.repairedPieces++;
+      download.note = `A stored piece of ${file} was ${bytes ? 'damaged' : 'missing'} and is fetched again`;
+      download.lost(number);
+    }
+    throw new PalimpsestError(
+      'ShardCorrupt',
+      `The storage of this browser gives back other bytes of ${file} than were stored, twice. The disk may be failing.`,
+    );
+  }
+
+  /** Once every piece has been read and found right, the store learns of it. */
+  async #noteVerified(opened: Opened, hash: string): Promise<void> {
+    const { verified, pieces, store } = opened;
+    if (verified.has(hash)) return;
+    verified.add(hash);
+    if (verified.size === pieces.length) {
+      await store.markVerified(verified, this.#world.clock.now()).catch(() => {}); // a date, no more
+    }
+  }
+
+  // --------------------------------------------------------------------------------------- downloading
+
+  async status(model: string): Promise<WeightsStatus> {
+    return this.#statusOf(await this.#find(model));
+  }
+
+  async watch(model: string, report: (s: WeightsStatus) => void): Promise<void> {
+    const opened = await this.#find(model);
+    opened.watchers.add(report);
+    tell(opened.watchers, report, this.#statusOf(opened));
+  }
+
+  async download(model: string): Promise<void> {
+    const opened = await this.#find(model);
+    if (opened.files) return;
+    await this.#use(opened);
+    if (!opened.download.whole) opened.download.start();
+    await Promise.all(opened.pieces.map((_, number) => opened.download.want(number)));
+  }
+
+  async pause(model: string): Promise<void> {
+    await (await this.#opened.get(model))?.download.pause();
+  }
+
+  async cancel(model: string): Promise<void> {
+    await (await this.#opened.get(model))?.download.cancel();
+  }
+
+  #statusOf(opened: Opened): WeightsStatus {
+    const { record, store, files, download, pieces, placeNote, repairedPieces } = opened;
+    const { model, manifest } = record;
+    const totalBytes = manifest.bytes;
+    const storedBytes = files ? totalBytes : download.storedBytes;
+    const receivedBytes = files ? totalBytes : download.receivedBytes;
+    const { note, error } = download;
+    const whole = files !== null || download.whole;
+    const bytesPerSec = whole ? 0 : download.bytesPerSec;
+    const idle = whole ? 'complete' : receivedBytes > 0 ? 'partial' : 'absent';
+    return {
+      model,
+      name: manifest.name,
+      license: manifest.license,
+      place: files ? 'files' : store.place,
+      placeNote,
+      state: download.state === 'idle' || whole ? idle : download.state,
+      totalBytes,
+      storedBytes,
+      receivedBytes,
+      pieces: pieces.length,
+      storedPieces: files ? pieces.length : download.present.size,
+      repairedPieces,
+      bytesPerSec,
+      secondsLeft: bytesPerSec > 0 ? (totalBytes - receivedBytes) / bytesPerSec : null,
+      note,
+      error,
+    };
+  }
+
+  /** Tell whoever listens, at most every tellEveryMs, the last state always. */
+  #changed(opened: Opened): void {
+    opened.progressed ||= opened.download.state === 'downloading';
+    if (opened.toldAt === Infinity) return;
+    const waitMs = opened.toldAt + tellEveryMs - this.#world.clock.now();
+    if (waitMs <= 0) return this.#tell(opened);
+    opened.toldAt = Infinity;
+    void this.#world.clock.sleep(waitMs, this.#never).then(() => this.#tell(opened));
+  }
+
+  #tell(opened: Opened): void {
+    opened.toldAt = this.#world.clock.now();
+    const status = this.#statusOf(opened);
+    for (const watcher of opened.watchers) tell(opened.watchers, watcher, status);
+    if (opened.progressed) {
+      const progress: LoadProgress = {
+        phase: 'download',
+        doneBytes: status.receivedBytes,
+        totalBytes: status.totalBytes,
+        note: status.note,
+      };
+      for (const report of opened.reports) tell(opened.reports, report, progress);
+    }
+    opened.progressed = opened.download.state === 'downloading';
+  }
+
+  // -------------------------------------------------------------------------------------------- keeping
+
+  async list(): Promise<StoredModel[]> {
+    const disk = await this.#disk;
+    const stores = 'store' in disk ? [disk.store, this.#memory] : [this.#memory];
+    const models = (await Promise.all(stores.map((store) => store.list()))).flat();
+    return models.sort((a, b) => b.usedAt - a.usedAt);
+  }
+
+  async verify(
+    model: string,
+    report: (doneBytes: number, totalBytes: number) => void,
+  ): Promise<Verification> {
+    const found = await this.#stored(model);
+    if (!found) throw notStored(model);
+    const { record, store } = found;
+    const hold = () => this.#verifyPieces(record, store, report);
+    return this.#world.locks.request(useLock(model), { mode: 'shared' }, hold);
+  }
+
+  async #verifyPieces(
+    record: ModelRecord,
+    store: Store,
+    report: (doneBytes: number, totalBytes: number) => void,
+  ): Promise<Verification> {
+    const right: string[] = [];
+    const opened = await this.#opened.get(record.model)?.catch(() => undefined);
+    let doneBytes = 0;
+    let pieces = 0;
+    for (const [number, piece] of piecesOf(record).entries()) {
+      doneBytes += piece.bytes;
+      const { sha256: expected, held } = await store.lookUp(record.model, piece);
+      if (expected === null || !held) continue;
+      pieces++;
+      const bytes = await store.piece(expected);
+      if (bytes && (await sha256(bytes)) === expected) {
+        right.push(expected);
+      } else {
+        await store.dropPiece(expected);
+        opened?.download.lost(number);
+      }
+      report(doneBytes, record.manifest.bytes);
+    }
+    await store.markVerified(right, this.#world.clock.now());
+    return { pieces, damagedPieces: pieces - right.length };
+  }
+
+  async remove(model: string): Promise<void> {
+    const found = await this.#stored(model);
+    if (!found) throw notStored(model);
+    const { record, store } = found;
+    const removed = await this.#world.locks.request(
+      useLock(model),
+      { mode: 'exclusive', ifAvailable: true },
+      async (lock) => {
+        if (lock === null) return false;
+        await store.remove(model);
+        return true;
+      },
+    );
+    if (!removed) {
+      throw new PalimpsestError(
+        'Refused',
+        `${record.manifest.name} is in use, in this tab or another. Load another model or close the tab, then remove it.`,
+      );
+    }
+    this.#opened.delete(model);
+  }
+
+  async room(): Promise<Room> {
+    const disk = await this.#disk;
+    const { quota = null, usage = null } = await this.#world.estimate();
+    return {
+      place: 'store' in disk ? 'disk' : 'memory',
+      placeNote: 'why' in disk ? `This browser gives no storage here (${disk.why}).` : '',
+      quotaBytes: quota,
+      usedBytes: usage,
+      freeBytes: quota === null || usage === null ? null : Math.max(quota - usage, 0),
+      persisted: await this.#world.persisted(),
+    };
+  }
+
+  async #stored(model: string): Promise<{ record: ModelRecord; store: Store } | undefined> {
+    const disk = await this.#disk;
+    for (const store of 'store' in disk ? [disk.store, this.#memory] : [this.#memory]) {
+      const record = await store.record(model);
+      if (record) return { record, store };
+    }
+    return undefined;
+  }
+
+  // ---------------------------------------------------------------------------------------- local files
+
+  async adopt(files: File[]): Promise<string> {
+    const { record, sorted } = describeFiles(files, this.#limits.pieceBytes);
+    const { model } = record;
+    this.#opened.set(model, this.#enter(record, sorted));
+    return model;
+  }
+
+  async keep(model: string, report: (p: LoadProgress) => void): Promise<string> {
+    const adopted = await this.#opened.get(model);
+    const disk = await this.#disk;
+    if (!adopted?.files || 'why' in disk) {
+      throw new PalimpsestError(
+        'Refused',
+        'why' in disk
+          ? `This browser gives no storage here (${disk.why}). Use the files in place.`
+          : `${model} is not a name that adopt gave. Choose the files first.`,
+      );
+    }
+    const { store } = disk;
+    const { files } = adopted;
+    const kept = keptName(model);
+    const before = await store.record(kept);
+    const record = { ...adopted.record, model: kept, usedAt: this.#world.clock.now() };
+    const { name, bytes: totalBytes } = record.manifest;
+    const { quota = Infinity, usage = 0 } = await this.#world.estimate();
+    if (!before && totalBytes > quota - usage) {
+      const free = inUnits(Math.max(quota - usage, 0));
+      throw new PalimpsestError(
+        'QuotaExceeded',
+        `${name} needs ${inUnits(totalBytes)}, ${free} free. Remove a stored model, or use the files in place.`,
+      );
+    }
+    await this.#world.locks.request(useLock(kept), { mode: 'shared' }, async () => {
+      await store.save(record);
+      let doneBytes = 0;
+      for (const piece of piecesOf(record)) {
+        if (!(await store.lookUp(kept, piece)).held) {
+          const { start, bytes, shard } = piece;
+          const whole = await readFile(files[shard]!, start, start + bytes);
+          await store.putPiece(kept, piece, await sha256(whole), whole, this.#world.clock.now());
+        }
+        doneBytes += piece.bytes;
+        report({ phase: 'download', doneBytes, totalBytes, note: `Copying ${name}` });
+      }
+    });
+    return kept;
+  }
+}
+
+async function readFile(file: File, from: number, until: number): Promise<ArrayBuffer> {
+  try {
+    return await file.slice(from, until).arrayBuffer();
+  } catch (cause) {
+    throw new PalimpsestError(
+      'BadModel',
+      `${file.name} cannot be read any more (${String(cause)}): it was changed, moved or deleted. Choose it again.`,
+    );
+  }
+}
+
+function useLock(model: string): string {
+  return `palimpsest:use:${model}`;
+}
+
+function notStored(model: string): PalimpsestError {
+  return new PalimpsestError('Refused', `${model} is not stored in this browser.`);
+}
+
+/** Call a listener of another thread; one that fails is not called again. */
+function tell<T>(listeners: Set<(value: T) => void>, listener: (value: T) => void, value: T): void {
+  void (async () => listener(value))().catch(() => listeners.delete(listener));
+}
