@@ -1,0 +1,214 @@
+/** How the kernels of latent attention are checked; see layers.ts. */
+import type { Library } from '../../workers/gpu.ts';
+import { cacheF16, cacheF32, mlaMerge, outer, step } from '../../workers/kernels.ts';
+import type * as kernels from '../../workers/kernels.ts';
+import { dispatch, randomValues } from '../gpu.ts';
+import { absorbQueries, attendSlice, latentRows, mergeSlices } from '../reference/mla.ts';
+import { rms, type Sum } from './layers.ts';
+
+/** Sizes as in the oracle: heads, own and shared key part, latent. */
+export interface MlaShape {
+  H: number;
+  K: number;
+  R: number;
+  L: number;
+}
+
+export type CacheKind = 'f32' | 'f16';
+const CACHES: Record<CacheKind, Library> = { f32: cacheF32, f16: cacheF16 };
+
+// ---------------------------------------------------------------------------------------------- the cache
+
+/** Values as the cache of a kind holds them: one word per number, or two numbers per word. */
+export function pack(kind: CacheKind, values: Float32Array): Float32Array | Uint32Array {
+  if (kind === 'f32') return values;
+  return Uint32Array.from(
+    { length: values.length / 2 },
+    (_, i) => toHalf(values[2 * i]!) | (toHalf(values[2 * i + 1]!) << 16),
+  );
+}
+
+/** The numbers in words of a kind. */
+export function unpack(kind: CacheKind, words: Float32Array<ArrayBuffer>): Float32Array {
+  if (kind === 'f32') return words;
+  const halves = new Uint16Array(words.buffer);
+  return Float32Array.from(halves, fromHalf);
+}
+
+/** Numbers rounded to what a kind can hold. */
+export function rounded(kind: CacheKind, values: Float32Array): Float32Array {
+  return kind === 'f32' ? values : values.map((x) => fromHalf(toHalf(x)));
+}
+
+/** The nearest normal f16 of a number of ordinary size, as its bits; ties to even. */
+function toHalf(x: number): number {
+  const bits = new Uint32Array(Float32Array.of(x).buffer)[0]!;
+  const magnitude = bits & 0x7fffffff;
+  if (magnitude < 0x38800000) return (bits >>> 16) & 0x8000; // below the least normal: zero
+  const kept = magnitude - 0x38000000;
+  const half = (kept >>> 13) + ((kept & 0x1fff) + ((kept >>> 13) & 1) > 0x1000 ? 1 : 0);
+  return ((bits >>> 16) & 0x8000) | half;
+}
+
+function fromHalf(half: number): number {
+  if ((half & 0x7fff) === 0) return half ? -0 : 0;
+  const bits = ((half & 0x8000) << 16) | ((half & 0x7fff) * 0x2000 + 0x38000000);
+  return new Float32Array(Uint32Array.of(bits).buffer)[0]!;
+}
+
+// ---------------------------------------------------------------------------------------------- append
+
+export interface AppendCase {
+  L: number;
+  R: number;
+  T: number;
+  position: number;
+  first: number;
+  segment: number;
+  cache: CacheKind;
+  sum: Sum;
+  eps: number;
+  size: number;
+}
+
+/** Rows of this segment are as the oracle says, all others as they were. */
+export async function checkMlaAppend(
+  kernel: typeof kernels.mlaAppend,
+  c: AppendCase,
+): Promise<number> {
+  const width = c.L + c.R;
+  const raw = randomValues(1, c.T * width, c.size);
+  const w = randomValues(2, c.L);
+  const before = rounded(c.cache, randomValues(3, c.segment * width));
+  const out = await dispatch({
+    kernel,
+    libraries: [c.sum.library, step, CACHES[c.cache]],
+    consts: { LATENT: c.L, SHARED: c.R, EPS: c.eps, FIRST: c.first, SEGMENT: c.segment },
+    libraryConsts: { SUM_LANES: c.sum.lanes },
+    inputs: { c: raw, w, cache: pack(c.cache, before) },
+    outputs: {},
+    tokens: c.T,
+    position: c.position,
+  });
+  const rows = latentRows(raw, w, c.R, c.eps);
+  const expected = Float64Array.from(before);
+  for (let t = 0; t < c.T; t++) {
+    const row = c.position + t - c.first;
+    if (row < 0 || row >= c.segment) continue;
+    expected.set(rows.subarray(t * width, (t + 1) * width), row * width);
+  }
+  return rms(unpack(c.cache, out.cache!), expected);
+}
+
+// ---------------------------------------------------------------------------------------------- attend
+
+export interface AttendCase extends MlaShape {
+  T: number;
+  position: number;
+  segment: number;
+  slices: number;
+  queries: number;
+  cache: CacheKind;
+  /** Size of the queries: large ones make the softmax sharp. */
+  size: number;
+}
+
+/**
+ * All segments of a cache one after another, then the merge: context [T, H, L] against the oracle's.
+ * Rows after the last position are NaN: reading one shows.
+ */
+export async function checkMlaAttend(
+  kernel: typeof kernels.mlaAttend,
+  c: AttendCase,
+): Promise<number> {
+  const { H, K, R, L, T } = c;
+  const width = L + R;
+  const seen = c.position + T;
+  const q = randomValues(1, T * H * (K + R), c.size);
+  const Wk = randomValues(2, H * L * K, K ** -0.5);
+  const cache = rounded(c.cache, randomValues(3, seen * width));
+  const queries = absorbQueries({ T, H, K, R, L, V: 0 }, q, Wk);
+  const qa = Float32Array.from({ length: T * H * L }, (_, i) => {
+    return queries[Math.floor(i / L) * width + (i % L)]!;
+  });
+  let stats = new Float32Array(T * H * c.slices * 2).fill(NaN);
+  let parts = new Float32Array(T * H * c.slices * L).fill(NaN);
+  const scale = (K + R) ** -0.5;
+  for (let first = 0; first < seen; first += c.segment) {
+    const segment = new Float32Array(c.segment * width).fill(NaN);
+    segment.set(cache.subarray(first * width, (first + c.segment) * width));
+    const out = await dispatch({
+      kernel,
+      libraries: [CACHES[c.cache], outer, step],
+      consts: {
+        HEADS: H,
+        LATENT: L,
+        SHARED: R,
+        NOPE: K,
+        SCALE: scale,
+        FIRST: first,
+        SEGMENT: c.segment,
+        SLICES: c.slices,
+        QUERIES: c.queries,
+      },
+      inputs: { qa, q, cache: pack(c.cache, segment), stats, parts },
+      outputs: {},
+      tokens: T,
+      position: c.position,
+    });
+    stats = out.stats!;
+    parts = out.parts!;
+  }
+  const merged = await dispatch({
+    kernel: mlaMerge,
+    libraries: [],
+    consts: { HEADS: H, LATENT: L, SLICES: c.slices },
+    inputs: { stats, parts },
+    outputs: { context: T * H * L },
+    tokens: T,
+  });
+  const sizes = { T, H, K, R, L, V: 0 };
+  const expected = mergeSlices(sizes, [attendSlice(sizes, queries, cache, 0, seen)]);
+  return rms(merged.context!, expected);
+}
+
+// ----------------------------------------------------------------------------------------------- merge
+
+/** Slices of made-up statistics, far apart in size; those listed in `empty` saw nothing and hold NaN. */
+export async function checkMlaMerge(
+  kernel: typeof kernels.mlaMerge,
+  c: { H: number; L: number; T: number; slices: number; empty: number[] },
+): Promise<number> {
+  const { H, L, T, slices } = c;
+  const rows = T * H;
+  const tops = randomValues(1, rows * slices, 60);
+  const sums = randomValues(2, rows * slices).map((x) => 2 + x);
+  const parts = randomValues(3, rows * slices * L);
+  const stats = new Float32Array(rows * slices * 2);
+  for (let i = 0; i < rows * slices; i++) {
+    const empty = c.empty.includes(i % slices);
+    if (empty) parts.fill(NaN, i * L, (i + 1) * L);
+    stats.set(empty ? [-3.4e38, 0] : [tops[i]!, sums[i]!], 2 * i);
+  }
+  const { context } = await dispatch({
+    kernel,
+    libraries: [],
+    consts: { HEADS: H, LATENT: L, SLICES: slices },
+    inputs: { stats, parts },
+    outputs: { context: rows * L },
+    tokens: T,
+  });
+  const said = Array.from({ length: slices }, (_, s) => s).filter((s) => !c.empty.includes(s));
+  const expected = mergeSlices(
+    { T, H, L, K: 0, R: 0, V: 0 },
+    said.map((s) => ({
+      top: Float64Array.from({ length: rows }, (_, n) => tops[n * slices + s]!),
+      sum: Float64Array.from({ length: rows }, (_, n) => sums[n * slices + s]!),
+      context: Float64Array.from(
+        { length: rows * L },
+        (_, i) => parts[(Math.floor(i / L) * slices + s) * L + (i % L)]!,
+      ),
+    })),
+  );
+  return rms(context!, expected);
+}
