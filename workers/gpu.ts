@@ -106,6 +106,15 @@ export interface Call {
   readonly groups: readonly GPUBindGroup[];
 }
 
+/** A copy between tensors in the midst of a plan: what a tap adds. */
+export interface Copy {
+  readonly from: Tensor;
+  readonly to: Tensor;
+  readonly toElement: number;
+  /** Elements for each token of the call. */
+  readonly perToken: number;
+}
+
 /** The least any adapter must offer; tests run on exactly this. Storage bytes are per binding. */
 export const FLOOR = {
   storageBuffers: 10,
@@ -185,7 +194,9 @@ export class Gpu {
       }
     }
     const bindingBytes = options.floor ? FLOOR.bindingBytes : has.maxStorageBufferBindingSize;
-    const features = options.features.filter((f) => adapter.features.has(f));
+    // Our subgroup kernels read subgroup_id, which is a language feature of its own and came to browsers later.
+    const usable = (f: GPUFeatureName) => f !== 'subgroups' || gpu.wgslLanguageFeatures.has('subgroup_id');
+    const features = options.features.filter((f) => adapter.features.has(f) && usable(f));
     const device = await adapter.requestDevice({
       requiredFeatures: features,
       requiredLimits: {
@@ -335,6 +346,11 @@ export class Gpu {
     }
   }
 
+  async compileOnly(name: string, code: string, lines: readonly BindLine[]): Promise<void> {
+    const groups = Math.max(0, ...lines.map((l) => l.group)) + 1;
+    const layouts = Array.from({ length: groups }, (_, g) => this.#layout(lines.filter((l) => l.group === g)));
+    await this.#compile({ name, code, lines, layouts, grid: () => [1,1,1], pipeline: null });
+  }
   #layout(lines: readonly BindLine[]): GPUBindGroupLayout {
     const key = lines.map((l) => `${l.binding}:${l.type}`).join(' ');
     let layout = this.#layouts.get(key);
@@ -381,18 +397,22 @@ export class Gpu {
     return { program, groups };
   }
 
-  /** Record calls, in order, into one command buffer; submit it with `submit`. A buffer can be submitted once. */
-  record(calls: readonly Call[], tokens: number): GPUCommandBuffer {
+  /** Record calls and copies, in order, into one command buffer; submit it with `submit`. A buffer can be submitted once. */
+  record(calls: readonly (Call | Copy)[], tokens: number): GPUCommandBuffer {
     const encoder = this.#device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    for (const { program, groups } of calls) {
-      if (!program.pipeline) throw new Error(`${program.name} was recorded before ready()`);
-      const [x, y, z] = program.grid(tokens);
-      pass.setPipeline(program.pipeline);
-      for (let g = 0; g < groups.length; g++) pass.setBindGroup(g, groups[g]!);
-      pass.dispatchWorkgroups(x, y, z);
+    let pass: GPUComputePassEncoder | null = null;
+    for (const call of calls) {
+      if ('program' in call) {
+        pass ??= encoder.beginComputePass();
+        dispatchCall(pass, call, tokens);
+      } else {
+        pass?.end();
+        pass = null;
+        const { from, to, toElement, perToken } = call;
+        encoder.copyBufferToBuffer(from.buffer, 0, to.buffer, 4 * toElement, 4 * perToken * tokens);
+      }
     }
-    pass.end();
+    pass?.end();
     return encoder.finish();
   }
 
@@ -452,6 +472,43 @@ export class Gpu {
     });
   }
 
+  /**
+   * GPU microseconds of each call, run once in order, each in a pass of its own. Needs the feature 'timestamp-query'.
+   * Passes add a little to short calls; whole plans are timed by the clock instead.
+   */
+  async profile(calls: readonly Call[], tokens: number): Promise<number[]> {
+    const count = 2 * calls.length;
+    const queries = this.#device.createQuerySet({ type: 'timestamp', count });
+    const resolved = this.#device.createBuffer({
+      size: 8 * count,
+      usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+    });
+    const staging = this.#device.createBuffer({
+      size: 8 * count,
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
+    const encoder = this.#device.createCommandEncoder();
+    calls.forEach((call, i) => {
+      const pass = encoder.beginComputePass({
+        timestampWrites: {
+          querySet: queries,
+          beginningOfPassWriteIndex: 2 * i,
+          endOfPassWriteIndex: 2 * i + 1,
+        },
+      });
+      dispatchCall(pass, call, tokens);
+      pass.end();
+    });
+    encoder.resolveQuerySet(queries, 0, count, resolved, 0);
+    encoder.copyBufferToBuffer(resolved, 0, staging, 0, 8 * count);
+    this.#device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(GPUMapMode.READ);
+    const stamps = new BigUint64Array(staging.getMappedRange().slice(0));
+    for (const buffer of [resolved, staging]) buffer.destroy();
+    queries.destroy();
+    return calls.map((_, i) => Number(stamps[2 * i + 1]! - stamps[2 * i]!) / 1000);
+  }
+
   /** Wait until all submitted work is done. */
   async idle(): Promise<void> {
     await this.#device.queue.onSubmittedWorkDone();
@@ -475,6 +532,14 @@ export class Gpu {
     this.#programs.clear();
     this.#device.destroy();
   }
+}
+
+function dispatchCall(pass: GPUComputePassEncoder, { program, groups }: Call, tokens: number): void {
+  if (!program.pipeline) throw new Error(`${program.name} was recorded before ready()`);
+  const [x, y, z] = program.grid(tokens);
+  pass.setPipeline(program.pipeline);
+  for (let g = 0; g < groups.length; g++) pass.setBindGroup(g, groups[g]!);
+  pass.dispatchWorkgroups(x, y, z);
 }
 
 /** Bytes for people: "341 MB". */

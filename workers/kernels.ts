@@ -8,6 +8,9 @@ import argmaxMergeSource from '../shaders/argmax_merge.wgsl?raw';
 import embedSource from '../shaders/embed.wgsl?raw';
 import expertMatvecSource from '../shaders/expert_matvec.wgsl?raw';
 import expertSumSource from '../shaders/expert_sum.wgsl?raw';
+import kdaGateSource from '../shaders/kda_gate.wgsl?raw';
+import kdaOutSource from '../shaders/kda_out.wgsl?raw';
+import kdaStepSource from '../shaders/kda_step.wgsl?raw';
 import activationSource from '../shaders/lib/activation.wgsl?raw';
 import bestSource from '../shaders/lib/best.wgsl?raw';
 import cacheF16Source from '../shaders/lib/cache_f16.wgsl?raw';
@@ -22,8 +25,10 @@ import mlaAttendSource from '../shaders/mla_attend.wgsl?raw';
 import mlaMergeSource from '../shaders/mla_merge.wgsl?raw';
 import normSource from '../shaders/norm.wgsl?raw';
 import routeSource from '../shaders/route.wgsl?raw';
+import shortConvSource from '../shaders/short_conv.wgsl?raw';
 import swigluSource from '../shaders/swiglu.wgsl?raw';
 import { kernel, type Library } from './gpu.ts';
+import type { TensorType } from './quant.ts';
 
 // ------------------------------------------------------------------------------------------- libraries
 
@@ -37,6 +42,18 @@ export const outer: Library = { name: 'outer', source: outerSource };
 export const cacheF32: Library = { name: 'cache_f32', source: cacheF32Source };
 export const cacheF16: Library = { name: 'cache_f16', source: cacheF16Source };
 export const best: Library = { name: 'best', source: bestSource };
+
+const matrixSources = import.meta.glob<string>('../shaders/lib/matrix_*.wgsl', {
+  query: '?raw',
+  import: 'default',
+  eager: true,
+});
+
+/** The library that reads a matrix of this tensor type: shaders/lib/matrix_<type>.wgsl. */
+export function matrixOf(type: TensorType): Library {
+  const name = `matrix_${type.toLowerCase()}`;
+  return { name, source: matrixSources[`../shaders/lib/${name}.wgsl`]! };
+}
 
 // ---------------------------------------------------------------------------------------- dense layers
 
@@ -69,6 +86,32 @@ export const swiglu = kernel('swiglu', swigluSource, {
   binds: ['gate', 'up', 'act'],
   consts: ['WIDTH', 'SLOTS', 'GATE_FIRST', 'UP_FIRST', 'STRIDE'],
   grid: (c, tokens) => [Math.ceil(c.WIDTH / 256), c.SLOTS, tokens],
+});
+
+// -------------------------------------------------------------------------------- Kimi Delta Attention
+
+export const shortConv = kernel('short_conv', shortConvSource, {
+  binds: ['qkv', 'w', 'tails', 'mixed'],
+  consts: ['C', 'TAPS'],
+  grid: (c) => [Math.ceil(c.C / 64), 1, 1],
+});
+
+export const kdaGate = kernel('kda_gate', kdaGateSource, {
+  binds: ['mixed', 'g', 'beta', 'dt', 'a'],
+  consts: ['H', 'K', 'C', 'EPS'],
+  grid: (c, tokens) => [c.H, tokens, 1],
+});
+
+export const kdaStep = kernel('kda_step', kdaStepSource, {
+  binds: ['mixed', 'g', 'beta', 'S', 'o'],
+  consts: ['H', 'K', 'V'],
+  grid: (c) => [Math.ceil(c.V / 32), c.H, 1],
+});
+
+export const kdaOut = kernel('kda_out', kdaOutSource, {
+  binds: ['o', 'gate', 'w', 'y'],
+  consts: ['H', 'V', 'EPS'],
+  grid: (c, tokens) => [c.H, tokens, 1],
 });
 
 // ------------------------------------------------------------------------------------- latent attention

@@ -1,0 +1,136 @@
+/**
+ * The whole forward pass on the tiny golden models, in every encoding and by both paths, against float64: logits at every
+ * position, and what passes through each layer on the way.
+ */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { modelConfig, type ModelConfig } from '../../workers/config.ts';
+import { openGguf } from '../../workers/gguf.ts';
+import type { Copy, Gpu, Tensor } from '../../workers/gpu.ts';
+import { Model, type Site } from '../../workers/model.ts';
+import { State } from '../../workers/state.ts';
+import { openTestGpu } from '../gpu.ts';
+import { fixture, loadGolden } from '../reference/golden.ts';
+import { modelSources } from '../../tools/nodeEngine.ts';
+
+const T = 80;
+const tokens = loadGolden('tiny-f32').index.tokens as number[];
+
+interface Opened {
+  gpu: Gpu;
+  config: ModelConfig;
+  model: Model;
+  state: State;
+}
+
+async function open(file: string): Promise<Opened> {
+  const gpu = await openTestGpu();
+  const gguf = await openGguf(modelSources(fixture(file)));
+  const config = modelConfig(gguf);
+  const model = await Model.load(gpu, gguf, config, () => {});
+  const state = new State(gpu, config, 256);
+  state.reserve(T);
+  await model.attach(state, null);
+  return { gpu, config, model, state };
+}
+
+describe.each(['f32', 'q8_0', 'q4_0'])('tiny-%s', (encoding) => {
+  const golden = loadGolden(`tiny-${encoding}`);
+  const exact = golden.array('logits').values;
+  let opened: Opened;
+  beforeAll(async () => (opened = await open(`tiny-${encoding}.gguf`)));
+  afterAll(() => opened.gpu.destroy());
+
+  /** Logits of all tokens, taken in by pieces of these lengths; a piece of 1 goes through the decode step. */
+  async function logits(pieces: number[]): Promise<Float32Array> {
+    const { model, state, config } = opened;
+    state.clear();
+    const all = new Float32Array(T * config.vocabulary);
+    let at = 0;
+    for (const length of pieces) {
+      const ids = tokens.slice(at, at + length);
+      const rows = length === 1 ? model.scoreStep(ids[0]!, at) : model.score(ids, at);
+      all.set(await rows, at * config.vocabulary);
+      at += length;
+    }
+    expect(at).toBe(T);
+    return all;
+  }
+
+  test('logits, chunkwise and step by step, whole and in ragged pieces', async () => {
+    const shape = [T, opened.config.vocabulary];
+    const whole = await logits([64, 16]);
+    expect(whole).toAgreeWith(exact, { rms: 1e-4, shape, what: 'logits by chunks' });
+    const steps = await logits(Array<number>(T).fill(1));
+    expect(steps).toAgreeWith(exact, { rms: 1e-4, shape, what: 'logits by steps' });
+    expect(steps).toAgreeWith(whole, { rms: 1e-5, shape, what: 'steps against chunks' });
+    const ragged = await logits([15, 2, 47, 1, 13, 2]);
+    expect(ragged).toAgreeWith(whole, { rms: 1e-5, shape, what: 'pieces against chunks' });
+  });
+
+  test('what passes through every layer, and the memory after the last token', async () => {
+    const { gpu, config, model, state } = opened;
+    const { heads: H, mla } = config;
+    const { keys: K, values: V } = config.kda;
+    const C = H * (2 * K + V);
+    const seen = new Map<string, { to: Tensor; width: number }>();
+    const widths: Partial<Record<Site, (layer: number) => number>> = {
+      input: () => config.width,
+      mixed: () => C,
+      g: () => H * K,
+      beta: () => H,
+      o: (layer) => (config.layers[layer]!.kind === 'kda' ? H * V : H * mla.values),
+      ids: () => config.moe.expertsUsed,
+      routed: () => config.moe.expertsUsed,
+      final: () => config.width,
+    };
+    await model.attach(state, (site, layer, from, plan) => {
+      const width = widths[site]?.(layer);
+      if (width === undefined || plan.phase !== 'prefill') return;
+      const to = gpu.tensor('scratch', `seen ${site} ${layer}`, [T, width]);
+      seen.set(`${site} ${layer}`, { to, width });
+      const copy: Copy = { from, to, toElement: 0, perToken: width };
+      plan.calls.push(copy);
+    });
+    state.clear();
+    model.prefill(tokens, 0);
+
+    const check = async (site: Site, layer: number, name: string, first = 0, width?: number) => {
+      const { to, width: row } = seen.get(`${site} ${layer}`)!;
+      const wanted = golden.array(name);
+      const integers = wanted.dtype === 'int32';
+      const read = await gpu.read(to);
+      const values = integers ? new Int32Array(read) : new Float32Array(read);
+      const taken = width ?? row;
+      const columns = values.filter((_, i) => i < T * row && i % row >= first && i % row < first + taken);
+      const shape = wanted.shape;
+      if (integers) expect([...columns]).toEqual([...wanted.values]);
+      else expect(columns).toAgreeWith(wanted.values, { rms: 1e-5, shape, what: name });
+    };
+    const reached = async (tensor: Tensor, name: string, count: number) => {
+      const { values, shape } = golden.array(name);
+      const now = new Float32Array(await gpu.read(tensor, 0, count));
+      expect(now).toAgreeWith(values, { rms: 1e-5, shape, what: name });
+    };
+    for (const [i, layer] of config.layers.entries()) {
+      await check('input', i, `layer${i}.input`);
+      await check('o', i, `layer${i}.o`);
+      const memory = state.layers[i]!;
+      if (memory.kind === 'kda') {
+        await check('mixed', i, `layer${i}.q`, 0, H * K);
+        await check('mixed', i, `layer${i}.k`, H * K, H * K);
+        await check('mixed', i, `layer${i}.v`, 2 * H * K, H * V);
+        await check('g', i, `layer${i}.g`);
+        await check('beta', i, `layer${i}.beta`);
+        await reached(memory.memory, `layer${i}.state`, H * K * V);
+      } else {
+        await reached(memory.segments[0]!, `layer${i}.latent`, T * (mla.latent + mla.sharedKey));
+      }
+      if (layer.ffn === 'moe') {
+        await check('ids', i, `layer${i}.experts`);
+        await check('routed', i, `layer${i}.weights`);
+      }
+    }
+    await check('final', config.layers.length, 'final');
+    await model.attach(state, null);
+  });
+});

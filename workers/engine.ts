@@ -1,0 +1,393 @@
+/**
+ * A conversation with one model: prompt in, tokens out. How a prompt becomes tokens reads top to bottom here:
+ * encode, rewind to what is still in memory, prefill, decode, stop. Device and forward pass are gpu.ts and model.ts.
+ */
+import { type ModelConfig, modelConfig } from './config.ts';
+import { openGguf, type ByteSource } from './gguf.ts';
+import { type Gpu, megabytes } from './gpu.ts';
+import { Model } from './model.ts';
+import {
+  type Loaded,
+  type LoadProgress,
+  type MemoryReport,
+  type ModelReport,
+  PalimpsestError,
+  type Prompt,
+  type Sampling,
+  type Stop,
+  type Token,
+} from './protocol.ts';
+import { checkSampling, needsAllLogits, sampleFrom, wholeVocabulary } from './sampler.ts';
+import { type Snapshot, State } from './state.ts';
+import { StopText } from './stopText.ts';
+import { createTokenizer, type Tokenizer } from './tokenizer.ts';
+
+/** What an engine needs from the place it runs in. */
+export interface EngineOptions {
+  gpu: Gpu;
+  /** The model's file, or its shards in any order. */
+  shards: ByteSource[];
+  /** Tokens the conversation may hold at most; the file's own context length and memory may lower it. */
+  contextTokens: number;
+  report: (p: LoadProgress) => void;
+  /** Milliseconds from any fixed start. */
+  clock: () => number;
+}
+
+/** One token as the decode loop makes it. `logprob` is the natural log of its probability before penalty and filters. */
+interface Picked {
+  id: number;
+  logprob: number;
+  candidates: { id: number; logprob: number }[];
+}
+
+/** Recurrent states kept for going back (edit, regenerate), in bytes at most; the latest is always kept. */
+const CHECKPOINT_BYTES = 256e6;
+
+/** One model on one GPU and the conversation in its memory. */
+export class Engine {
+  readonly loaded: Loaded;
+  readonly #gpu: Gpu;
+  readonly #model: Model;
+  readonly #state: State;
+  readonly #tokenizer: Tokenizer;
+  readonly #clock: () => number;
+  /** Ids the state has taken in, in order. */
+  #history: number[] = [];
+  /** States at earlier positions of `#history`, oldest first. */
+  #checkpoints: Snapshot[] = [];
+  #running: { stopped: boolean } | null = null;
+
+  private constructor(
+    options: EngineOptions,
+    config: ModelConfig,
+    model: Model,
+    state: State,
+    tokenizer: Tokenizer,
+  ) {
+    this.#gpu = options.gpu;
+    this.#clock = options.clock;
+    this.#model = model;
+    this.#state = state;
+    this.#tokenizer = tokenizer;
+    this.loaded = {
+      model: reportOf(config, tokenizer.mode, state.contextLimit),
+      device: options.gpu.report,
+      memory: this.memory(),
+    };
+  }
+
+  /** Read a model's files and put it on the GPU. Fails: BadModel, Unsupported, LimitTooSmall, OutOfMemory, and what the byte sources throw. */
+  static async load(options: EngineOptions): Promise<Engine> {
+    const { gpu, report } = options;
+    const file = await openGguf(options.shards);
+    const config = modelConfig(file);
+    const tokenizer = createTokenizer(file.metadata);
+    const model = await Model.load(gpu, file, config, report);
+    const contextLimit = Math.min(config.contextTrained, options.contextTokens);
+    const state = new State(gpu, config, contextLimit);
+    await model.attach(state, null);
+    await gpu.ready();
+    await gpu.idle();
+    return new Engine(options, config, model, state, tokenizer);
+  }
+
+  /** Token ids of a prompt as `generate` feeds them. Fails: Refused. */
+  encode(prompt: Prompt): number[] {
+    switch (prompt.kind) {
+      case 'chat':
+        if (this.#tokenizer.mode === 'raw') {
+          throw new PalimpsestError(
+            'Refused',
+            'This model file has no chat template. Use raw completion: the text is continued as it stands.',
+          );
+        }
+        return this.#tokenizer.encodeChat(prompt.turns, { generate: true });
+      case 'raw':
+        return this.#tokenizer.encode(prompt.text, { special: true });
+      case 'ids': {
+        const { vocabulary } = this.loaded.model;
+        const bad = prompt.ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabulary);
+        if (bad !== undefined) {
+          throw new PalimpsestError('Refused', `${bad} is no token id: they go from 0 to ${vocabulary - 1}.`);
+        }
+        return prompt.ids;
+      }
+    }
+  }
+
+  /** Answer a prompt. See EngineApi.generate. */
+  async generate(prompt: Prompt, sampling: Sampling, onToken: (t: Token) => void): Promise<Stop> {
+    const started = this.#clock();
+    checkSampling(sampling);
+    return this.#alone(async (run) => {
+      const ids = this.encode(prompt);
+      this.#checkRoom(ids);
+      const reusedTokens = this.#rewind(ids);
+      const position = await this.#prefill(ids, run);
+      const prefilled = this.#clock();
+
+      const answer: number[] = [];
+      const text = new StopText(sampling.stop);
+      const decoder = this.#tokenizer.stream();
+      const room = Math.min(sampling.maxTokens, this.#state.contextLimit - ids.length);
+      let reason: Stop['reason'] = room < sampling.maxTokens ? 'context' : 'length';
+      let firstToken = prefilled;
+      if (position < ids.length - 1) reason = 'stopped';
+      else if (room > 0) {
+        for await (const picked of this.#decode(ids, room, sampling)) {
+          if (answer.length === 0) firstToken = this.#clock();
+          if (this.#tokenizer.isStop(picked.id)) {
+            reason = 'end';
+            break;
+          }
+          const shown = text.push(decoder.push(picked.id));
+          onToken(this.#token(picked, ids.length + answer.length, shown));
+          answer.push(picked.id);
+          if (text.ended) reason = 'stop';
+          else if (run.stopped) reason = 'stopped';
+          else continue;
+          break;
+        }
+      }
+      text.push(decoder.flush());
+      text.flush();
+      return {
+        reason,
+        ids: answer,
+        text: text.all,
+        promptIds: ids,
+        reusedTokens,
+        prefillMs: prefilled - started,
+        firstTokenMs: firstToken - started,
+        decodeMs: this.#clock() - firstToken,
+        contextUsed: this.#history.length,
+        memory: this.memory(),
+      };
+    });
+  }
+
+  /**
+   * Logits [tokens, vocabulary] of a sequence from an empty memory, handed over in pieces of rows in order: 'chunk' by the
+   * prefill kernels, 'step' token by token by the decode kernels.
+   */
+  async score(
+    ids: number[],
+    path: 'chunk' | 'step',
+    onRows: (firstRow: number, logits: Float32Array<ArrayBuffer>) => void,
+  ): Promise<void> {
+    await this.#alone(async () => {
+      this.#checkRoom(ids);
+      this.#forget();
+      await this.#reserve(ids.length);
+      for (let at = 0; at < ids.length; ) {
+        const piece = ids.slice(at, at + (path === 'chunk' ? this.#model.scoreTokens : 1));
+        const score = path === 'chunk' ? this.#model.score(piece, at) : this.#model.scoreStep(piece[0]!, at);
+        onRows(at, await score);
+        this.#advance(piece);
+        at += piece.length;
+      }
+    });
+  }
+
+  stop(): void {
+    if (this.#running) this.#running.stopped = true;
+  }
+
+  /** Forget the conversation. Fails: Refused while a generation runs. */
+  async reset(): Promise<void> {
+    await this.#alone(() => {
+      this.#forget();
+      return Promise.resolve();
+    });
+  }
+
+  memory(): MemoryReport {
+    const { weights, recurrent, latent, scratch } = this.#gpu.bytes;
+    return { weightBytes: weights, recurrentBytes: recurrent, latentBytes: latent, scratchBytes: scratch };
+  }
+
+  // ------------------------------------------------------------------------------------------ in order
+
+  /** One at a time; an error leaves no half-fed memory behind. */
+  async #alone<T>(work: (run: { stopped: boolean }) => Promise<T>): Promise<T> {
+    if (this.#running) {
+      throw new PalimpsestError('Refused', 'A generation is running on this engine. Stop it, or wait for its end.');
+    }
+    const run = { stopped: false };
+    this.#running = run;
+    try {
+      return await work(run);
+    } catch (error) {
+      if (error instanceof PalimpsestError && ['BadNumbers', 'OutOfMemory'].includes(error.name)) this.#forget();
+      throw error;
+    } finally {
+      this.#running = null;
+    }
+  }
+
+  #checkRoom(ids: number[]): void {
+    if (ids.length === 0) {
+      throw new PalimpsestError('Refused', 'The prompt is empty: there is nothing to continue. Write something first.');
+    }
+    const limit = this.#state.contextLimit;
+    if (ids.length > limit) {
+      throw new PalimpsestError(
+        'ContextFull',
+        `The prompt has ${ids.length} tokens and the context holds ${limit}. Shorten it, or start a new conversation.`,
+      );
+    }
+  }
+
+  /** Keep of the memory what is a prefix of `ids`, and not all of it: the last token must be fed to get logits. Returns the tokens kept. */
+  #rewind(ids: number[]): number {
+    let shared = 0;
+    const most = Math.min(ids.length - 1, this.#history.length);
+    while (shared < most && ids[shared] === this.#history[shared]) shared++;
+    if (shared === this.#history.length) return shared;
+    while (this.#checkpoints.length > 0 && this.#checkpoints.at(-1)!.position > shared) {
+      this.#state.drop(this.#checkpoints.pop()!);
+    }
+    const checkpoint = this.#checkpoints.at(-1);
+    if (!checkpoint) {
+      this.#forget();
+      return 0;
+    }
+    this.#state.restore(checkpoint);
+    this.#history.length = checkpoint.position;
+    return checkpoint.position;
+  }
+
+  /** Take in all but the last token, chunkwise, and keep a checkpoint there. Returns the position reached: less when stopped. */
+  async #prefill(ids: number[], run: { stopped: boolean }): Promise<number> {
+    await this.#reserve(ids.length);
+    const end = ids.length - 1;
+    while (this.#state.position < end) {
+      if (run.stopped) return this.#state.position;
+      const at = this.#state.position;
+      const piece = ids.slice(at, Math.min(end, at + this.#model.prefillTokens));
+      this.#model.prefill(piece, at);
+      this.#advance(piece);
+      await this.#gpu.idle(); // so that a stop is heard between pieces, and no queue grows
+    }
+    await this.#checkpoint();
+    return end;
+  }
+
+  /** Tokens after `ids`, at most `count`. What the state took in is in `#history` whenever a token is handed over. */
+  async *#decode(ids: number[], count: number, sampling: Sampling): AsyncGenerator<Picked> {
+    const onGpu = sampling.temperature === 0 && sampling.repetitionPenalty === 1 && sampling.candidates === 0;
+    this.#model.setToken(ids.at(-1)!);
+    if (onGpu) yield* this.#greedy(ids.at(-1)!, count);
+    else yield* this.#sampled(ids, count, sampling);
+  }
+
+  /** The best token each time, chosen on the GPU: the next step is under way before this token is known here. */
+  async *#greedy(last: number, count: number): AsyncGenerator<Picked> {
+    const step = (): Promise<Picked> => {
+      const best = this.#model
+        .decodeBest(this.#state.position++)
+        .then((picked) => ({ ...picked, candidates: [] }));
+      best.catch(() => {}); // awaited below; until then it must not count as unhandled
+      return best;
+    };
+    let next = step();
+    this.#history.push(last);
+    for (let made = 1; ; made++) {
+      if (made < count) await this.#reserve(this.#state.position + 1);
+      const ahead = made < count ? step() : null;
+      const picked = await next;
+      if (ahead) this.#history.push(picked.id);
+      yield picked;
+      if (!ahead) return;
+      next = ahead;
+    }
+  }
+
+  /** Tokens drawn here from the best candidates that the GPU hands over, or from all logits where the settings look further. */
+  async *#sampled(ids: number[], count: number, sampling: Sampling): AsyncGenerator<Picked> {
+    this.#model.setPenalty(sampling, ids);
+    let token = ids.at(-1)!;
+    for (let made = 0; made < count; made++) {
+      await this.#reserve(this.#state.position + 1);
+      if (made > 0) this.#model.setToken(token);
+      let candidates = await this.#model.decodeCandidates(this.#state.position);
+      this.#advance([token]);
+      if (needsAllLogits(sampling, candidates)) {
+        candidates = wholeVocabulary(await this.#model.logits(1), this.#history, sampling);
+      }
+      const { raw, logSumExp } = candidates;
+      const at = sampleFrom(candidates, sampling, this.#state.position);
+      token = candidates.ids[at]!;
+      yield {
+        id: token,
+        logprob: raw[at]! - logSumExp,
+        candidates: Array.from(candidates.ids.subarray(0, sampling.candidates), (id, i) => ({
+          id,
+          logprob: raw[i]! - logSumExp,
+        })),
+      };
+    }
+  }
+
+  #token(picked: Picked, position: number, text: string): Token {
+    const candidates = picked.candidates.map((c) => ({ ...c, text: this.#tokenizer.piece(c.id) }));
+    return { id: picked.id, position, text, logprob: picked.logprob, candidates };
+  }
+
+  #advance(ids: number[]): void {
+    this.#history.push(...ids);
+    this.#state.position = this.#history.length;
+  }
+
+  async #reserve(tokens: number): Promise<void> {
+    const needed = this.#state.segmentsFor(tokens);
+    if (needed <= this.#state.allocated) return;
+    await this.#gpu.guard(`the context at ${tokens} tokens`, () => this.#state.reserve(tokens));
+    await this.#model.attach(this.#state, null);
+  }
+
+  async #checkpoint(): Promise<void> {
+    if (this.#checkpoints.at(-1)?.position === this.#state.position || this.#state.position === 0) return;
+    const what = `a checkpoint of the memory (${megabytes(this.#gpu.bytes.recurrent)} so far)`;
+    this.#checkpoints.push(await this.#gpu.guard(what, () => this.#state.snapshot()));
+    const bytes = () => this.#checkpoints.reduce((sum, c) => sum + c.bytes, 0);
+    while (this.#checkpoints.length > 1 && bytes() > CHECKPOINT_BYTES) {
+      this.#state.drop(this.#checkpoints.shift()!);
+    }
+  }
+
+  /** Free everything on the GPU, the device with it. */
+  destroy(): void {
+    this.#gpu.destroy();
+  }
+
+  #forget(): void {
+    for (const checkpoint of this.#checkpoints) this.#state.drop(checkpoint);
+    this.#checkpoints = [];
+    this.#history = [];
+    this.#state.clear();
+  }
+}
+
+function reportOf(c: ModelConfig, mode: 'chat' | 'raw', contextLimit: number): ModelReport {
+  return {
+    name: c.name,
+    architecture: c.architecture,
+    fileType: c.fileType,
+    layers: c.layers,
+    heads: c.heads,
+    keys: c.kda.keys,
+    values: c.kda.values,
+    latent: c.mla.latent,
+    sharedKey: c.mla.sharedKey,
+    experts: c.moe.experts,
+    expertsUsed: c.moe.expertsUsed,
+    vocabulary: c.vocabulary,
+    width: c.width,
+    parameters: c.parameters,
+    mode,
+    contextLimit,
+    contextTrained: c.contextTrained,
+  };
+}

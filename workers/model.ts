@@ -1,0 +1,361 @@
+/**
+ * The forward pass: a plan of GPU calls per phase, built once in the order of execution and recorded for each piece of
+ * tokens. Decode takes one token by matrix-vector products and the recurrence itself; prefill takes a piece of tokens by
+ * matrix products and the chunk form. Shapes come from the file.
+ */
+import type { ModelConfig } from './config.ts';
+import type { GgufFile } from './gguf.ts';
+import { type Gpu, megabytes, type Tensor } from './gpu.ts';
+import * as K from './kernels.ts';
+import { type Phase, Plan } from './plan.ts';
+import { type LoadProgress, PalimpsestError } from './protocol.ts';
+import type { Candidates } from './sampler.ts';
+import type { KdaState, MlaState, Segment, State } from './state.ts';
+import {
+  type Ffn,
+  type KdaWeights,
+  loadWeights,
+  type MlaWeights,
+  type ModelWeights,
+  type MoeWeights,
+  WeightLoader,
+} from './weights.ts';
+
+/** Most tokens of one prefill call: rows enough to fill a GPU, and no dispatch that runs long. A multiple of the chunk. */
+const PREFILL_TOKENS = 512;
+/** Most tokens of one score call, which keeps the logits of all of them. */
+const SCORE_TOKENS = 64;
+/** Parts of each cache segment attended side by side, so that one token's few heads fill a GPU. A processor is full with one. */
+const SLICES: Record<Phase, number> = { decode: 32, prefill: 2, score: 2 };
+/** (token, head) pairs that one workgroup of attention takes. */
+const QUERIES = 32;
+/** Parts of the vocabulary searched side by side. */
+const VOCABULARY_SLICES = 64;
+
+/**
+ * Where a visitor may look, with the tensor that holds it for all tokens of the call: `input` x [T, D] of the layer;
+ * KDA `mixed` [T, C] (q scaled, k, v), `g` [T, H K], `beta` [T, H], `o` [T, H V], `outGate` [T, H V] before its sigmoid;
+ * MLA `query` [T, H (ownKey + R)], `latentRow` [T, L + R] before its norm, `o`; MoE `scores` [T, E] before their sigmoid,
+ * `ids` and `routed` [T, top]; `final` h [T, D], layer = number of layers.
+ */
+export type Site =
+  | 'input'
+  | 'mixed'
+  | 'g'
+  | 'beta'
+  | 'o'
+  | 'outGate'
+  | 'query'
+  | 'latentRow'
+  | 'scores'
+  | 'ids'
+  | 'routed'
+  | 'final';
+
+/** Called while a plan is built; what it adds to the plan runs at that place. */
+export type Tap = (site: Site, layer: number, tensor: Tensor, plan: Plan) => void;
+
+type Look = (site: Site, tensor: Tensor) => void;
+
+/** The best token as the GPU found it. */
+export interface Best {
+  id: number;
+  /** Natural log of its probability. */
+  logprob: number;
+}
+
+/** The activations of one call; layers use them one after another. T = PREFILL_TOKENS; capitals as in docs/MATH.md. */
+type Scratch = ReturnType<typeof scratchFor>;
+
+function scratchFor(gpu: Gpu, c: ModelConfig) {
+  const T = PREFILL_TOKENS;
+  const D = c.width;
+  const H = c.heads;
+  const { keys, values } = c.kda;
+  const C = H * (2 * keys + values);
+  const { query, latent: L, sharedKey: R, values: V } = c.mla;
+  const slots = T * Math.max(1, c.moe.expertsUsed);
+  const ffn = Math.max(c.denseWidth, c.moe.sharedWidth);
+  const attended = Math.max(SLICES.decode, T * SLICES.prefill) * H;
+  const f32 = (name: string, ...shape: number[]) => gpu.tensor('scratch', name, shape);
+  return {
+    step: f32('step', 4), // tokens, position
+    tokens: f32('tokens', T), // u32
+    best: f32('best', 4), // id, logit, bad, sum: decode reads its token here, so a step may follow before the CPU knows it
+    seen: f32('seen', c.vocabulary), // u32: 1 + the last position of a token
+    x: f32('x', T, D), // the residual stream
+    h: f32('h', T, D), // normalised for the next block
+    y: f32('y', T, D), // what a block adds
+    qkv: f32('qkv', T, C),
+    mixed: f32('mixed', T, C), // after convolution
+    low: f32('low', T, Math.max(keys, values)), // between the two halves of a gate
+    g: f32('g', T, H * keys),
+    beta: f32('beta', T, H),
+    outGate: f32('out gate', T, H * values),
+    o: f32('o', T, H * Math.max(values, V)),
+    gated: f32('gated', T, H * values),
+    query: f32('query', T, H * query),
+    latentRow: f32('latent row', T, L + R),
+    latentQuery: f32('latent query', T, H, L),
+    stats: f32('attention stats', attended, 2),
+    parts: f32('attention parts', attended, L),
+    context: f32('context', T, H, L),
+    scores: f32('router scores', T, Math.max(1, c.moe.experts)),
+    ids: f32('expert ids', slots), // u32
+    routed: f32('expert weights', slots),
+    gate: f32('ffn gate', T, ffn),
+    up: f32('ffn up', T, ffn),
+    act: f32('ffn act', T, ffn),
+    always: f32('shared expert', T, D),
+    expertGate: f32('experts gate', slots, c.moe.width),
+    expertUp: f32('experts up', slots, c.moe.width),
+    expertAct: f32('experts act', slots, c.moe.width),
+    expertDown: f32('experts down', slots, D),
+    logits: f32('logits', SCORE_TOKENS, c.vocabulary),
+    slices: f32('best of slices', VOCABULARY_SLICES, 4),
+  };
+}
+
+/** Weights, activations and plans of one model on one GPU. Plans are bound to a conversation's state by `attach`. */
+export class Model {
+  readonly prefillTokens = PREFILL_TOKENS;
+  readonly scoreTokens = SCORE_TOKENS;
+  readonly #gpu: Gpu;
+  readonly #config: ModelConfig;
+  readonly #weights: ModelWeights;
+  readonly #scratch: Scratch;
+  #plans: Record<Phase, Plan> | null = null;
+
+  private constructor(gpu: Gpu, config: ModelConfig, weights: ModelWeights, scratch: Scratch) {
+    this.#gpu = gpu;
+    this.#config = config;
+    this.#weights = weights;
+    this.#scratch = scratch;
+  }
+
+  /** Put a model's weights on the GPU. Fails: BadModel, Unsupported, LimitTooSmall, OutOfMemory. */
+  static async load(
+    gpu: Gpu,
+    file: GgufFile,
+    config: ModelConfig,
+    report: (p: LoadProgress) => void,
+  ): Promise<Model> {
+    const totalBytes = [...file.tensors.values()].reduce((sum, t) => sum + t.byteLength, 0);
+    let doneBytes = 0;
+    const loader = new WeightLoader(gpu, file, (bytes) => {
+      doneBytes += bytes;
+      report({ phase: 'upload', doneBytes, totalBytes, note: '' });
+    });
+    return gpu.guard(`${config.name} (${megabytes(totalBytes)} of weights)`, async () => {
+      const weights = await loadWeights(loader, config);
+      return new Model(gpu, config, weights, scratchFor(gpu, config));
+    });
+  }
+
+  // ------------------------------------------------------------------------------------------ running
+
+  /** Take in tokens; their logits are not computed. At most `prefillTokens`. */
+  prefill(ids: readonly number[], position: number): void {
+    this.#gpu.write(this.#scratch.tokens, 0, Uint32Array.from(ids));
+    this.#submit('prefill', ids.length, position);
+  }
+
+  /** Take in tokens and return the logits of each, [ids.length, vocabulary]. At most `scoreTokens`. */
+  async score(ids: readonly number[], position: number): Promise<Float32Array<ArrayBuffer>> {
+    this.#gpu.write(this.#scratch.tokens, 0, Uint32Array.from(ids));
+    this.#submit('score', ids.length, position);
+    return this.logits(ids.length);
+  }
+
+  /** The same for one token, by a decode step. */
+  async scoreStep(id: number, position: number): Promise<Float32Array<ArrayBuffer>> {
+    this.setToken(id);
+    this.#submit('decode', 1, position);
+    return this.logits(1);
+  }
+
+  /** The token that the next decode takes in. A decode leaves its own best token here. */
+  setToken(id: number): void {
+    this.#gpu.write(this.#scratch.best, 0, Uint32Array.of(id));
+  }
+
+  /** Take in the token at hand by one decode step; the best token after it replaces it. Fails: BadNumbers, DeviceLost. */
+  async decodeBest(position: number): Promise<Best> {
+    this.#submit('decode', 1, position);
+    return readBest(await this.#gpu.read(this.#scratch.best, 0, 4), position);
+  }
+
+  /** The logits of the last call's first `tokens` rows. */
+  async logits(tokens: number): Promise<Float32Array<ArrayBuffer>> {
+    return new Float32Array(await this.#gpu.read(this.#scratch.logits, 0, tokens * this.#config.vocabulary));
+  }
+
+  /** The calls of a phase, to profile. */
+  plan(phase: Phase): Plan {
+    return this.#plans![phase];
+  }
+
+  #submit(phase: Phase, tokens: number, position: number): void {
+    this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, position));
+    this.#gpu.submit(this.#gpu.record(this.#plans![phase].calls, tokens));
+  }
+
+  // ------------------------------------------------------------------------------------------ planning
+
+  /** Build the plans on this state's buffers, with a visitor's taps in them. Again after the state has grown. */
+  async attach(state: State, tap: Tap | null): Promise<void> {
+    const plan = (phase: Phase) => this.#makePlan(phase, state, tap);
+    this.#plans = { decode: plan('decode'), prefill: plan('prefill'), score: plan('score') };
+    await this.#gpu.ready();
+  }
+
+  #makePlan(phase: Phase, state: State, tap: Tap | null): Plan {
+    const c = this.#config;
+    const s = this.#scratch;
+    const w = this.#weights;
+    const p = new Plan(this.#gpu, phase, s.step);
+    const normed = { D: c.width, EPS: c.eps };
+    const lanes = p.lanes(c.width / 4);
+
+    const { tokens, stride } = phase === 'decode' ? { tokens: s.best, stride: 4 } : { tokens: s.tokens, stride: 1 };
+    for (const part of w.embedding.parts) {
+      const consts = { FIRST: part.firstRow, COUNT: part.rows, STRIDE: stride };
+      p.runMatrix(K.embed, consts, { tokens, x: s.x, seen: s.seen }, w.embedding, part, [K.step]);
+    }
+    p.run(K.norm, normed, { x: s.x, w: w.layers[0]!.mixer.norm, h: s.h }, [p.sum], lanes);
+
+    const addNorm = (norm: Tensor) =>
+      p.run(K.addNorm, { ...normed, LAST: 0 }, { x: s.x, y: s.y, w: norm, h: s.h }, [p.sum, K.step], lanes);
+    w.layers.forEach(({ mixer, ffn }, i) => {
+      const memory = state.layers[i]!;
+      const look = (site: Site, tensor: Tensor) => tap?.(site, i, tensor, p);
+      look('input', s.x);
+      if (mixer.kind === 'kda') this.#kda(p, mixer, memory as KdaState, look);
+      else this.#mla(p, mixer, memory as MlaState, state.segments, look);
+      addNorm(ffn.norm);
+      if (ffn.kind === 'dense') this.#ffn(p, ffn, s.y);
+      else this.#moe(p, ffn, look);
+      addNorm(w.layers[i + 1]?.mixer.norm ?? w.outputNorm);
+    });
+    tap?.('final', w.layers.length, s.h, p);
+
+    if (phase === 'prefill') return p; // the last token of a prompt is decoded, so these logits are never needed
+    p.linear(w.output, s.h, s.logits);
+    if (phase === 'decode') this.#best(p);
+    return p;
+  }
+
+  /** Kimi Delta Attention: h -> y, and the memory moves on. */
+  #kda(p: Plan, w: KdaWeights, state: KdaState, look: Look): void {
+    const s = this.#scratch;
+    const H = this.#config.heads;
+    const { keys, values: V, taps: TAPS } = this.#config.kda;
+    const C = H * (2 * keys + V);
+    const EPS = this.#config.eps;
+    p.linear(w.q, s.h, s.qkv, { yToken: C });
+    p.linear(w.k, s.h, s.qkv, { yToken: C, yFirst: H * keys });
+    p.linear(w.v, s.h, s.qkv, { yToken: C, yFirst: 2 * H * keys });
+    p.run(K.shortConv, { C, TAPS }, { qkv: s.qkv, w: w.conv, tails: state.tails, mixed: s.mixed }, [
+      K.activation,
+      K.step,
+    ]);
+    p.linear(w.forgetA, s.h, s.low);
+    p.linear(w.forgetB, s.low, s.g);
+    p.linear(w.writeStrength, s.h, s.beta);
+    const gates = { mixed: s.mixed, g: s.g, beta: s.beta, dt: w.dt, a: w.a };
+    p.run(K.kdaGate, { H, K: keys, C, EPS }, gates, [K.activation, p.sum], p.lanes(keys));
+    look('mixed', s.mixed);
+    look('g', s.g);
+    look('beta', s.beta);
+    const memory = { mixed: s.mixed, g: s.g, beta: s.beta, S: state.memory, o: s.o };
+    p.run(K.kdaStep, { H, K: keys, V }, memory, [K.step]);
+    look('o', s.o);
+    p.linear(w.outGateA, s.h, s.low);
+    p.linear(w.outGateB, s.low, s.outGate);
+    look('outGate', s.outGate);
+    const out = { o: s.o, gate: s.outGate, w: w.outNorm, y: s.gated };
+    p.run(K.kdaOut, { H, V, EPS }, out, [K.activation, p.sum], p.lanes(V));
+    p.linear(w.output, s.gated, s.y);
+  }
+
+  /** Multi-head latent attention, absorbed: h -> y, and the cache gets a row per token. */
+  #mla(p: Plan, w: MlaWeights, cache: MlaState, rows: readonly Segment[], look: Look): void {
+    const s = this.#scratch;
+    const HEADS = this.#config.heads;
+    const { ownKey: NOPE, sharedKey: SHARED, query, latent: LATENT, values: V } = this.#config.mla;
+    const SCALE = query ** -0.5;
+    const slices = this.#gpu.report.software ? 1 : SLICES[p.phase];
+    p.linear(w.q, s.h, s.query);
+    p.linear(w.latent, s.h, s.latentRow);
+    p.linear(w.keyUp, s.query, s.latentQuery, { xToken: HEADS * query, xBatch: query });
+    const segments = cache.segments.map((tensor, i) => ({ tensor, FIRST: rows[i]!.first, SEGMENT: rows[i]!.rows }));
+    look('query', s.query);
+    look('latentRow', s.latentRow);
+    for (const { tensor, FIRST, SEGMENT } of segments) {
+      const consts = { LATENT, SHARED, EPS: this.#config.eps, FIRST, SEGMENT };
+      const tensors = { c: s.latentRow, w: w.latentNorm, cache: tensor };
+      p.run(K.mlaAppend, consts, tensors, [p.sum, K.step, K.cacheF32], p.lanes(LATENT / 4));
+    }
+    for (const { tensor, FIRST, SEGMENT } of segments) {
+      const consts = { HEADS, LATENT, SHARED, NOPE, SCALE, FIRST, SEGMENT, SLICES: slices, QUERIES };
+      const tensors = { qa: s.latentQuery, q: s.query, cache: tensor, stats: s.stats, parts: s.parts };
+      p.run(K.mlaAttend, consts, tensors, [K.cacheF32, K.outer, K.step]);
+    }
+    p.run(K.mlaMerge, { HEADS, LATENT, SLICES: slices }, { stats: s.stats, parts: s.parts, context: s.context });
+    p.linear(w.valueUp, s.context, s.o);
+    look('o', s.o);
+    p.linear(w.output, s.o, s.y);
+  }
+
+  /** A SwiGLU network on h. */
+  #ffn(p: Plan, w: Ffn, y: Tensor): void {
+    const s = this.#scratch;
+    p.linear(w.gate, s.h, s.gate);
+    p.linear(w.up, s.h, s.up);
+    const consts = { WIDTH: w.gate.rows, SLOTS: 1, GATE_FIRST: 0, UP_FIRST: 0, STRIDE: w.gate.rows };
+    p.run(K.swiglu, consts, { gate: s.gate, up: s.up, act: s.act }, [K.activation]);
+    p.linear(w.down, s.act, y);
+  }
+
+  /** Mixture of experts: the chosen ones, weighted, and the shared one. Nothing of the choice is read back. */
+  #moe(p: Plan, w: MoeWeights, look: Look): void {
+    const s = this.#scratch;
+    const D = this.#config.width;
+    const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, width, normalised } = this.#config.moe;
+    const NORM = normalised ? 1 : 0;
+    p.linear(w.router, s.h, s.scores);
+    p.run(K.route, { EXPERTS, TOP, SCALE, NORM }, { logits: s.scores, bias: w.bias, ids: s.ids, weights: s.routed }, [
+      K.activation,
+    ]);
+    look('scores', s.scores);
+    look('ids', s.ids);
+    look('routed', s.routed);
+    this.#ffn(p, w.shared, s.always);
+    const slots = { WIDTH: width, SLOTS: TOP, GATE_FIRST: 0, UP_FIRST: 0, STRIDE: width };
+    p.experts(w.experts.gate, s.ids, TOP, s.h, s.expertGate, 'token');
+    p.experts(w.experts.up, s.ids, TOP, s.h, s.expertUp, 'token');
+    p.run(K.swiglu, slots, { gate: s.expertGate, up: s.expertUp, act: s.expertAct }, [K.activation]);
+    p.experts(w.experts.down, s.ids, TOP, s.expertAct, s.expertDown, 'slot');
+    p.run(K.expertSum, { D, TOP }, { weights: s.routed, down: s.expertDown, always: s.always, y: s.y });
+  }
+
+  #best(p: Plan): void {
+    const s = this.#scratch;
+    const consts = { VOCABULARY: this.#config.vocabulary, SLICES: VOCABULARY_SLICES };
+    p.run(K.argmax, consts, { logits: s.logits, slices: s.slices }, [K.best]);
+    p.run(K.argmaxMerge, { SLICES: VOCABULARY_SLICES }, { slices: s.slices, best: s.best }, [K.best]);
+  }
+}
+
+/** The record [id, logit, bad, sum of exp(l - logit)] that argmax leaves. Fails: BadNumbers. */
+function readBest(record: ArrayBuffer, position: number): Best {
+  const [id, , bad] = new Uint32Array(record);
+  const sum = new Float32Array(record)[3]!;
+  if (bad! > 0) {
+    throw new PalimpsestError(
+      'BadNumbers',
+      `${bad} logits after token ${position} are not finite numbers. The model file may be damaged; load it again, and if it happens again, choose another file.`,
+    );
+  }
+  return { id: id!, logprob: -Math.log(sum) };
+}

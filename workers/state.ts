@@ -1,0 +1,137 @@
+/**
+ * The memory of one conversation on the GPU: recurrent matrices and convolution tails of the KDA layers (constant size),
+ * latent caches of the MLA layers (one row a token). Snapshots keep the recurrent part; cache rows stay where they are.
+ */
+import type { ModelConfig } from './config.ts';
+import type { Gpu, Tensor } from './gpu.ts';
+
+/** What a KDA layer remembers. */
+export interface KdaState {
+  kind: 'kda';
+  /** [H, K, V] f32, V fastest. */
+  memory: Tensor;
+  /** [taps - 1, C] raw convolution inputs, oldest first; C = H (2K + V), q | k | v. */
+  tails: Tensor;
+}
+
+/** What an MLA layer caches: rows of [latent, shared key], cut into segments of growing length. */
+export interface MlaState {
+  kind: 'mla';
+  segments: Tensor[];
+}
+
+/** Rows [first, first + rows) of every latent cache. */
+export interface Segment {
+  first: number;
+  rows: number;
+}
+
+/** The recurrent part of a state after `position` tokens. */
+export interface Snapshot {
+  readonly position: number;
+  readonly tensors: readonly Tensor[];
+  readonly bytes: number;
+}
+
+const FIRST_SEGMENT_ROWS = 2048;
+
+/**
+ * How the latent cache of `contextLimit` tokens is cut: the first segment is small, each further one doubles what is
+ * there, none passes what can be bound. Growing adds a segment and never copies.
+ */
+export function segmentsFor(contextLimit: number, rowBytes: number, bindingBytes: number): Segment[] {
+  const most = Math.floor(bindingBytes / rowBytes);
+  const segments: Segment[] = [];
+  for (let first = 0; first < contextLimit; ) {
+    const rows = Math.min(Math.max(FIRST_SEGMENT_ROWS, first), most, contextLimit - first);
+    segments.push({ first, rows });
+    first += rows;
+  }
+  return segments;
+}
+
+/** The state of one conversation. `position` = tokens it has taken in. */
+export class State {
+  position = 0;
+  readonly layers: readonly (KdaState | MlaState)[];
+  /** All segments that the context limit allows; the first `allocated` have buffers. */
+  readonly segments: readonly Segment[];
+  readonly #gpu: Gpu;
+  readonly #rowFloats: number;
+
+  constructor(gpu: Gpu, config: ModelConfig, contextLimit: number) {
+    this.#gpu = gpu;
+    this.#rowFloats = config.mla.latent + config.mla.sharedKey;
+    this.segments = segmentsFor(contextLimit, 4 * this.#rowFloats, gpu.report.maxBindingBytes);
+    const { heads: H } = config;
+    const { keys: K, values: V, taps } = config.kda;
+    this.layers = config.layers.map((layer, i): KdaState | MlaState =>
+      layer.kind === 'mla'
+        ? { kind: 'mla', segments: [] }
+        : {
+            kind: 'kda',
+            memory: gpu.tensor('recurrent', `layer ${i} memory`, [H, K, V]),
+            tails: gpu.tensor('recurrent', `layer ${i} tails`, [taps - 1, H * (2 * K + V)]),
+          },
+    );
+  }
+
+  get contextLimit(): number {
+    const last = this.segments.at(-1)!;
+    return last.first + last.rows;
+  }
+
+  /** Segments that have buffers. */
+  get allocated(): number {
+    const mla = this.layers.find((l) => l.kind === 'mla');
+    return mla ? mla.segments.length : this.segments.length;
+  }
+
+  /** Segments that so many tokens need. */
+  segmentsFor(tokens: number): number {
+    return this.segments.filter((s) => s.first < tokens).length;
+  }
+
+  /** Make room for `tokens` in all; plans must bind the segments added. Call within `gpu.guard`. */
+  reserve(tokens: number): void {
+    for (let s = this.allocated; s < this.segmentsFor(tokens); s++) {
+      this.layers.forEach((layer, i) => {
+        if (layer.kind !== 'mla') return;
+        const shape = [this.segments[s]!.rows, this.#rowFloats];
+        layer.segments.push(this.#gpu.tensor('latent', `layer ${i} latents ${s}`, shape));
+      });
+    }
+  }
+
+  /** Forget everything. Cache rows past `position` are never read, so they need no clearing. */
+  clear(): void {
+    this.#gpu.clear(this.#recurrent());
+    this.position = 0;
+  }
+
+  /** Keep the recurrent part as it is after all submitted work. Release it with `drop`. */
+  snapshot(): Snapshot {
+    const tensors = this.#recurrent().map((from) => {
+      const to = this.#gpu.tensor('recurrent', `${from.name} at ${this.position}`, from.shape);
+      this.#gpu.copy(from, 0, to, 0, from.bytes / 4);
+      return to;
+    });
+    const bytes = tensors.reduce((sum, t) => sum + t.bytes, 0);
+    return { position: this.position, tensors, bytes };
+  }
+
+  /** Go back to a snapshot. The cache rows before its position must be those it was taken with. */
+  restore(snapshot: Snapshot): void {
+    this.#recurrent().forEach((to, i) => this.#gpu.copy(snapshot.tensors[i]!, 0, to, 0, to.bytes / 4));
+    this.position = snapshot.position;
+  }
+
+  /** Free a snapshot. */
+  drop(snapshot: Snapshot): void {
+    for (const tensor of snapshot.tensors) this.#gpu.release(tensor);
+  }
+
+  #recurrent(): Tensor[] {
+    return this.layers.flatMap((l) => (l.kind === 'kda' ? [l.memory, l.tails] : []));
+  }
+}
