@@ -10,8 +10,8 @@ const H = 32u;
 const V = 128u;
 const EPS = 0.00001;
 @group(0) @binding(0) var<storage, read> o: array<f32>;
-@group(0) @binding(1) var<storage, read> w: array<f32>;
-@group(0) @binding(2) var<storage, read> gate: array<f32>;
+@group(0) @binding(1) var<storage, read> gate: array<f32>;
+@group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 @compute @workgroup_size(SUM_LANES)
 fn kda_out(@builtin(workgroup_id) group: vec3u, lane: Lane) {

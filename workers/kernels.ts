@@ -93,7 +93,7 @@ export const swiglu = kernel('swiglu', swigluSource, {
 export const shortConv = kernel('short_conv', shortConvSource, {
   binds: ['qkv', 'w', 'tails', 'mixed'],
   consts: ['C', 'TAPS'],
-  grid: (c) => [Math.ceil(c.C / 64), 1, 1],
+  grid: (c, tokens) => [Math.ceil(c.C / 64), Math.ceil(tokens / 16), 1],
 });
 
 export const kdaGate = kernel('kda_gate', kdaGateSource, {
