@@ -9,9 +9,9 @@
  *  - plainly, but for a *cut* inside every control token that a content holds. It hides the token from the search and
  *    is taken out afterwards; the text between two control tokens stays in one piece, and is encoded as if the whole
  *    prompt had been encoded at once.
- *  - safely: with cuts also where a content could become part of a control token together with its surroundings, and
- *    with *veils* for all characters that begin a control token. What is found there, the template wrote, whatever it
- *    does to the contents (lower case, replacements, joins).
+ *  - safely: with *veils* for all characters that begin a control token, and a cut in front of a content that could go
+ *    on with one the template begins. What is found there, the template wrote, whatever it does to the contents (lower
+ *    case, replacements, joins).
  *
  * Where both hold the same control tokens, the plain rendering stands; otherwise the safe one, unveiled. A template
  * that writes other tokens because of what a content says is thus told less, never fooled. A content that comes with
@@ -62,7 +62,7 @@ export const kimiControls = ['system', 'user', 'assistant', 'middle', 'end'].map
  */
 export function chatTemplate(source: string, tokens: TemplateTokens): LayOut {
   const controls = tokens.controls.filter((text) => text !== '');
-  const edges = edgesOf(controls);
+  const goesOn = endingsOf(controls);
   const firsts = new Set(controls.map(firstCharacter));
   let program: Program | undefined;
 
@@ -92,14 +92,11 @@ export function chatTemplate(source: string, tokens: TemplateTokens): LayOut {
         controls,
       );
 
-    const plain = contents.map((content) => cutAt(content, insides(content, controls), cut));
+    const plain = contents.map((content) => cutInside(content, controls, cut));
     const safe = contents.map((content) =>
+      // In front of the first character a template that trims would leave.
       replaceCharacters(
-        cutAt(
-          content,
-          [...insides(content, controls), ...bordersOf(content, controls, edges)],
-          cut,
-        ),
+        goesOn(content.trim()) ? content.replace(/\S/, `${cut}$&`) : content,
         veils,
       ),
     );
@@ -179,57 +176,36 @@ function checkTurns(turns: readonly Turn[], generate: boolean): void {
 
 // ------------------------------------------------------------------------------------ hiding control tokens
 
-interface Edges {
-  /** Every proper beginning of a control token, and every proper ending. */
-  heads: Set<string>;
-  tails: Set<string>;
-  longest: number;
-}
-
-function edgesOf(controls: readonly string[]): Edges {
-  const heads = new Set<string>();
-  const tails = new Set<string>();
+/** A content with a cut past the first character of every control token in it. */
+function cutInside(content: string, controls: readonly string[], cut: string): string {
+  const cuts = new Set<number>();
   for (const control of controls) {
-    for (let i = 1; i < control.length; i++) {
-      heads.add(control.slice(0, i));
-      tails.add(control.slice(i));
-    }
-  }
-  return { heads, tails, longest: Math.max(0, ...controls.map((control) => control.length)) };
-}
-
-/** Where to cut a content so that no control token in it is found: past the first character of each. */
-function insides(content: string, controls: readonly string[]): number[] {
-  return controls.flatMap((control) => {
-    const places: number[] = [];
     const past = firstCharacter(control).length;
     for (let at = content.indexOf(control); at >= 0; at = content.indexOf(control, at + 1)) {
-      places.push(at + past);
+      cuts.add(at + past);
     }
-    return places;
-  });
-}
-
-/** Where to cut a content so that it completes no control token, whether or not the template trims it: at its ends. */
-function bordersOf(content: string, controls: readonly string[], edges: Edges): number[] {
-  const inner = content.trim();
-  if (inner === '') return [];
-  const start = content.length - content.trimStart().length;
-  const places: number[] = [];
-  for (let n = 1; n <= Math.min(inner.length, edges.longest); n++) {
-    if (edges.tails.has(inner.slice(0, n))) places.push(start);
-    if (edges.heads.has(inner.slice(-n))) places.push(start + inner.length);
   }
-  const between = inner.length < edges.longest && controls.some((c) => c.includes(inner));
-  return between ? [...places, start] : places;
-}
-
-function cutAt(content: string, places: readonly number[], cut: string): string {
-  const bounds = [0, ...[...new Set(places)].sort((a, b) => a - b), content.length];
+  const bounds = [0, ...[...cuts].sort((a, b) => a - b), content.length];
   return bounds
     .slice(1)
     .map((to, i) => content.slice(bounds[i], to))
     .join(cut);
+}
+
+/** Whether a text could go on with a control token begun before it: it opens with the end of one, or lies within one. */
+function endingsOf(controls: readonly string[]): (text: string) => boolean {
+  const endings = new Set<string>();
+  for (const control of controls) {
+    for (let i = 1; i < control.length; i++) endings.add(control.slice(i));
+  }
+  const longest = Math.max(0, ...[...endings].map((ending) => ending.length));
+  return (text) => {
+    if (text === '') return false;
+    for (let n = 1; n <= Math.min(text.length, longest); n++) {
+      if (endings.has(text.slice(0, n))) return true;
+    }
+    return text.length < longest && controls.some((control) => control.includes(text));
+  };
 }
 
 function controlsOf(stretches: readonly Stretch[]): string {
@@ -287,9 +263,10 @@ type Value = ReturnType<Interpreter['evaluate']>;
 const longestTemplate = 262_144;
 const whiteRunLimit = 1_000;
 
-/** Work a rendering may take, and further work per turn, in evaluations. A template needs some dozens per turn. */
+/** Work a rendering may take, in evaluations: a template needs some dozens per turn, and copies each content a few times. */
 const evaluations = 1_000_000;
 const evaluationsPerTurn = 5_000;
+const evaluationsPerCharacter = 1;
 
 /** What else costs as much as one evaluation: characters or elements of a value, parts of one met for the first time. */
 const lengthPerEvaluation = 64;
@@ -381,7 +358,11 @@ function lengthOf(value: unknown): number {
   return value instanceof Map ? value.size : 0;
 }
 
-function render(program: Program, today: Date, variables: { messages: unknown[] }): string {
+function render(
+  program: Program,
+  today: Date,
+  variables: { messages: { content: string }[] },
+): string {
   const environment = new Environment();
   const globals = {
     true: true,
@@ -401,7 +382,10 @@ function render(program: Program, today: Date, variables: { messages: unknown[] 
     ...variables,
   };
   for (const [name, value] of Object.entries(globals)) environment.set(name, value);
-  const budget = evaluations + evaluationsPerTurn * variables.messages.length;
+  const budget = variables.messages.reduce(
+    (sum, { content }) => sum + evaluationsPerTurn + evaluationsPerCharacter * content.length,
+    evaluations,
+  );
   try {
     return String(new Bounded(environment, budget).run(program).value).toWellFormed();
   } catch (error) {
