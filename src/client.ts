@@ -15,6 +15,9 @@ import {
   type WeightsApi,
 } from '../workers/protocol.ts';
 
+/** How long tokens may be under way when the failure of their answer is already here. */
+const lateMs = 50;
+
 /** What the page can ask of the workers. Every call fails as the engine's does (workers/protocol.ts), and when a worker dies. */
 export interface Client {
   /** Bytes of a model's files, from its manifest; nothing else is fetched. */
@@ -82,8 +85,15 @@ export function connect(engineWorker: Worker, weightsWorker: Worker): Client {
       const port = await call(() => weights[createEndpoint]());
       return call(() => engine.load(model, transfer(port, [port]), proxy(report)));
     },
-    generate: (prompt, sampling, onToken) =>
-      call(() => engine.generate(prompt, sampling, proxy(onToken))),
+    async generate(prompt, sampling, onToken) {
+      try {
+        return await call(() => engine.generate(prompt, sampling, proxy(onToken)));
+      } catch (thrown) {
+        // Tokens and the failure come through different ports, whose order nobody keeps: let in what was sent before.
+        await new Promise((resolve) => setTimeout(resolve, lateMs));
+        throw thrown;
+      }
+    },
     stop: () => void engine.stop().catch(() => {}),
     reset: () => call(() => engine.reset()),
     tokenize: (prompt) => call(() => engine.tokenize(prompt)),

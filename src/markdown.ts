@@ -12,6 +12,11 @@ const marked = new Marked({
   async: false,
   renderer: {
     html: ({ text }) => escape(text),
+    // Below the page's own headings.
+    heading({ tokens, depth }) {
+      const level = Math.min(6, depth + 2);
+      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
+    },
     image({ href, text }) {
       return `<a href="${escape(href)}">[image: ${escape(text || href)}]</a>`;
     },
@@ -28,7 +33,7 @@ const marked = new Marked({
 
 const allowed = {
   ALLOWED_TAGS: (
-    'a b blockquote br button code del div em h1 h2 h3 h4 h5 h6 hr i input li ol p pre span strong sub sup ' +
+    'a b blockquote br button code del div em h3 h4 h5 h6 hr i input li ol p pre span strong sub sup ' +
     'table tbody td th thead tr ul'
   ).split(' '),
   ALLOWED_ATTR: [

@@ -89,6 +89,8 @@ export class Session {
   /** The conversation that the present one took the place of, for one step back. */
   previous = $state.raw<Conversation | null>(null);
   model = $state.raw('');
+  /** What stands in the message box. */
+  draft = $state('');
   sampling = $state.raw<Sampling>(recall('sampling', readSampling));
   /** Draw a seed for every answer, or keep the one that is set. */
   freshSeed = $state.raw(recall('freshSeed', (stored) => stored !== false));
@@ -157,8 +159,8 @@ export class Session {
       return;
     }
     void this.#watch(client);
+    if (this.rawOnly) this.#moveToPaper();
     if (this.writing?.phase !== 'waiting') return;
-    if (this.rawOnly) this.#moveToPaper(this.writing);
     this.#answering = this.#answer();
   }
 
@@ -411,17 +413,19 @@ export class Session {
     if (target?.kind === 'turn') this.conversation = removeTurn(this.conversation, target.id);
   }
 
-  /** A prompt that waited for a model without a chat template is continued on the sheet, the only place for it. */
-  #moveToPaper(writing: Writing): void {
-    const { target } = writing;
-    if (target.kind === 'paper') return;
-    const question = this.conversation.nodes.get(target.id)?.parent ?? null;
-    const onlyAnswer = siblings(this.conversation, target.id).length === 1;
-    this.paper = editPaper(
-      blankPaper,
-      turnsBefore(this.conversation, target.id).at(-1)?.content ?? '',
-    );
-    this.conversation = removeTurn(this.conversation, target.id);
+  /** With a model without a chat template, what was sent or typed meanwhile goes to the sheet, the only place for it. */
+  #moveToPaper(): void {
+    const { writing } = this;
+    if (this.draft !== '' && this.paper === blankPaper) {
+      this.paper = editPaper(blankPaper, this.draft);
+      this.draft = '';
+    }
+    if (writing?.phase !== 'waiting' || writing.target.kind === 'paper') return;
+    const { id } = writing.target;
+    const question = this.conversation.nodes.get(id)?.parent ?? null;
+    const onlyAnswer = siblings(this.conversation, id).length === 1;
+    this.paper = editPaper(blankPaper, turnsBefore(this.conversation, id).at(-1)?.content ?? '');
+    this.conversation = removeTurn(this.conversation, id);
     if (question !== null && onlyAnswer)
       this.conversation = removeTurn(this.conversation, question);
     this.writing = { ...writing, target: { kind: 'paper' } };
@@ -433,12 +437,13 @@ export class Session {
     if (!waiting) return;
     const { target, sampling } = waiting;
     const client = this.#client;
+    let over = false;
     this.#arrived = [];
     this.#ids = [];
     this.writing = { ...waiting, phase: 'reading', startedMs: performance.now() };
     try {
       const stop = await client.generate(this.#promptFor(target), sampling, (token) => {
-        if (client === this.#client) this.#take(token);
+        if (!over) this.#take(token);
       });
       this.last = stop;
       this.memory = stop.memory;
@@ -446,6 +451,8 @@ export class Session {
     } catch (thrown) {
       this.#fail(target, toFailure(thrown));
     }
+    // A token may still be on its way here: it is in the answer already, and must not get into the next.
+    over = true;
     cancelAnimationFrame(this.#frame);
     this.writing = null;
   }

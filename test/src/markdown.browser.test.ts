@@ -11,6 +11,7 @@ describe('what the text means is shown', () => {
     const body = render(
       'One **bold** `code`\n\n1. a\n2. b\n   - c\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n> said\n\n- [x] done\n',
     );
+    expect(render('# One\n\n##### Two').innerHTML).toBe('<h3>One</h3><h6>Two</h6>');
     expect(body.querySelector('strong')?.textContent).toBe('bold');
     expect(body.querySelector('p > code')?.textContent).toBe('code');
     expect(body.querySelectorAll('ol > li')).toHaveLength(2);

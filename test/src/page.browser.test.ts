@@ -267,8 +267,12 @@ describe('raw text', () => {
 
   test('a model without a chat template has no chat', async () => {
     await open('https://host/?model=models/raw/');
-    await ask('say more');
+    await message.fill('say more');
     await expect.element(page.getByRole('button', { name: 'Chat' })).toBeDisabled();
+    // What was typed before the model was there is not lost.
+    await expect.element(message).toHaveValue('say more');
+    await expect.element(message).toHaveFocus();
+    await send.click();
     await expect.element(log).toHaveTextContent('more');
     await expect.element(page.getByText(/has no chat template/)).toBeVisible();
   });

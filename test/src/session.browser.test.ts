@@ -190,6 +190,17 @@ describe('answering', () => {
     expect(client().stops).toBe(1);
   });
 
+  test('a token that arrives after the end of its answer does not get into the next', async () => {
+    await exchange('a', 'A');
+    const first = generation();
+    void session.send('b');
+    first.write('late');
+    generation().write('B');
+    await nextFrame();
+    await nextFrame();
+    expect(session.writing?.text).toBe('B');
+  });
+
   test('again adds an answer beside the first, to the same prompt, with another seed', async () => {
     session.setSampling({ ...greedy, temperature: 1 });
     await exchange('a', 'A');
