@@ -1,6 +1,6 @@
 // argmax: the best logit of each slice of the vocabulary, and how many logits are no numbers.
 //
-//   slices[t, s] = (id, bits of its logit, count of NaN and infinity, 0)        the lowest id among equals
+//   slices[t, s] = (id, bits of its logit, count of NaN and infinity, bits of sum_i e^(logit_i - its logit))        the lowest id among equals
 //
 // Shapes  logits [T, VOCABULARY]   slices [T, SLICES] vec4u; a slice without a finite logit has id 2^32 - 1
 // Grid    (SLICES, T): lanes stride over the slice, then halve

@@ -1,6 +1,6 @@
 // argmax_merge: the best of the slices that argmax found.
 //
-//   best[t] = (id, bits of its logit, count of NaN and infinity, 0)        the lowest id among equals
+//   best[t] = (id, bits of its logit, count of NaN and infinity, bits of sum_i e^(logit_i - its logit))        the lowest id among equals
 //
 // Shapes  slices [T, SLICES] vec4u   best [T] vec4u; embed can read the ids where they lie (STRIDE = 4)
 // Grid    (T): one workgroup per token

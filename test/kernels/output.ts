@@ -21,7 +21,10 @@ export interface ArgmaxCase {
   grain: number;
 }
 
-/** 0 if id, logit and count of bad numbers are exactly right for all tokens, else Infinity. `logits` are in [-8, 8). */
+/**
+ * 0 if id, logit and count of bad numbers are exactly right for all tokens, and the sum of e^(logit - best) to 1e-5, else
+ * Infinity. `logits` are in [-8, 8).
+ */
 export async function checkArgmax(
   kernel: typeof kernels.argmax,
   c: ArgmaxCase,
@@ -49,6 +52,7 @@ export async function checkArgmax(
     outputs: { best: c.T * 4 },
     tokens: c.T,
   });
+  const records = bitsOf(found!);
   const expected = new Uint32Array(c.T * 4);
   for (let t = 0; t < c.T; t++) {
     const row = logits.subarray(t * c.vocabulary, (t + 1) * c.vocabulary);
@@ -56,12 +60,11 @@ export async function checkArgmax(
     const id = reference(finite);
     const none = finite[id] === -Infinity;
     const bad = row.filter((x) => !Number.isFinite(x)).length;
-    expected.set(
-      none
-        ? [0xffffffff, 0xff7fffff, bad, 0]
-        : [id, bitsOf(finite.subarray(id, id + 1).slice())[0]!, bad, 0],
-      4 * t,
-    );
+    const sum = none ? 0 : finite.reduce((total, x) => total + Math.exp(x - finite[id]!), 0);
+    if (!(Math.abs(found![4 * t + 3]! - sum) <= 1e-5 * sum)) return Infinity;
+    const [top] = bitsOf(finite.subarray(id, id + 1).slice());
+    expected.set(none ? [0xffffffff, 0xff7fffff, bad] : [id, top!, bad], 4 * t);
+    expected[4 * t + 3] = records[4 * t + 3]!;
   }
-  return same(bitsOf(found!), expected);
+  return same(records, expected);
 }
