@@ -6,6 +6,8 @@ import addNormSource from '../shaders/add_norm.wgsl?raw';
 import argmaxSource from '../shaders/argmax.wgsl?raw';
 import argmaxMergeSource from '../shaders/argmax_merge.wgsl?raw';
 import embedSource from '../shaders/embed.wgsl?raw';
+import expertGroupSource from '../shaders/expert_group.wgsl?raw';
+import expertMatmulSource from '../shaders/expert_matmul.wgsl?raw';
 import expertMatvecSource from '../shaders/expert_matvec.wgsl?raw';
 import expertSumSource from '../shaders/expert_sum.wgsl?raw';
 import kdaGateSource from '../shaders/kda_gate.wgsl?raw';
@@ -19,6 +21,8 @@ import outerSource from '../shaders/lib/outer.wgsl?raw';
 import stepSource from '../shaders/lib/step.wgsl?raw';
 import sumSubgroupSource from '../shaders/lib/sum_subgroup.wgsl?raw';
 import sumTreeSource from '../shaders/lib/sum_tree.wgsl?raw';
+import tileSource from '../shaders/lib/tile.wgsl?raw';
+import matmulSource from '../shaders/matmul.wgsl?raw';
 import matvecSource from '../shaders/matvec.wgsl?raw';
 import mlaAppendSource from '../shaders/mla_append.wgsl?raw';
 import mlaAttendSource from '../shaders/mla_attend.wgsl?raw';
@@ -38,6 +42,8 @@ export const sumTree: Library = { name: 'sum_tree', source: sumTreeSource };
 export const sumSubgroup: Library = { name: 'sum_subgroup', source: sumSubgroupSource };
 /** Adds products into 4x4 registers. */
 export const outer: Library = { name: 'outer', source: outerSource };
+/** A tile of a product of matrices; its constants TILE_ROWS and TILE_TOKENS are 32 or 64 each. */
+export const tile: Library = { name: 'tile', source: tileSource };
 /** How the latent cache holds numbers: f32, or f16 at half the memory. */
 export const cacheF32: Library = { name: 'cache_f32', source: cacheF32Source };
 export const cacheF16: Library = { name: 'cache_f16', source: cacheF16Source };
@@ -80,6 +86,28 @@ export const matvec = kernel('matvec', matvecSource, {
   binds: ['x', 'y'],
   consts: ['ROWS', 'BATCH', 'X_FIRST', 'X_TOKEN', 'X_BATCH', 'Y_FIRST', 'Y_TOKEN', 'Y_BATCH'],
   grid: (c, tokens) => [Math.ceil(c.ROWS / 4), c.BATCH, tokens],
+});
+
+/** As matvec, for many tokens at a time. TILE_ROWS and TILE_TOKENS are 32 or 64. */
+export const matmul = kernel('matmul', matmulSource, {
+  binds: ['x', 'y'],
+  consts: [
+    'ROWS',
+    'BATCH',
+    'X_FIRST',
+    'X_TOKEN',
+    'X_BATCH',
+    'Y_FIRST',
+    'Y_TOKEN',
+    'Y_BATCH',
+    'TILE_ROWS',
+    'TILE_TOKENS',
+  ],
+  grid: (c, tokens) => [
+    Math.ceil(c.ROWS / c.TILE_ROWS),
+    Math.ceil(tokens / c.TILE_TOKENS),
+    c.BATCH,
+  ],
 });
 
 export const swiglu = kernel('swiglu', swigluSource, {
@@ -158,6 +186,43 @@ export const expertMatvec = kernel('expert_matvec', expertMatvecSource, {
     'Y_BATCH',
   ],
   grid: (c, tokens) => [Math.ceil(c.ROWS / 4), c.TOP, tokens],
+});
+
+/** Tiles that a chunk can need at most, whatever the router chose: each of vec4u. */
+export function expertTiles(experts: number, top: number, tileTokens: number, tokens: number) {
+  return Math.min(experts, tokens * top) + Math.floor((tokens * top) / tileTokens);
+}
+
+/** list is [EXPERTS, T] u32, tiles [expertTiles(..), 4] u32. */
+export const expertGroup = kernel('expert_group', expertGroupSource, {
+  binds: ['ids', 'list', 'tiles'],
+  consts: ['EXPERTS', 'TOP', 'TILE_TOKENS'],
+  grid: () => [1, 1, 1],
+});
+
+/** As expertMatvec, for many tokens: after expertGroup with the same EXPERTS, TOP and TILE_TOKENS. */
+export const expertMatmul = kernel('expert_matmul', expertMatmulSource, {
+  binds: ['list', 'tiles', 'x', 'y'],
+  consts: [
+    'ROWS',
+    'TOP',
+    'FIRST',
+    'COUNT',
+    'X_FIRST',
+    'X_TOKEN',
+    'X_BATCH',
+    'Y_FIRST',
+    'Y_TOKEN',
+    'Y_BATCH',
+    'EXPERTS',
+    'TILE_ROWS',
+    'TILE_TOKENS',
+  ],
+  grid: (c, tokens) => [
+    Math.ceil(c.ROWS / c.TILE_ROWS),
+    expertTiles(c.EXPERTS, c.TOP, c.TILE_TOKENS, tokens),
+    1,
+  ],
 });
 
 export const expertSum = kernel('expert_sum', expertSumSource, {

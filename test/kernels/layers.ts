@@ -4,9 +4,9 @@
  * where something is wrong that no rounding explains.
  */
 import type { Library } from '../../workers/gpu.ts';
-import { activation, step, sumTree } from '../../workers/kernels.ts';
+import { activation, outer, step, sumTree, tile as tileLibrary } from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
-import { dispatch, randomValues } from '../gpu.ts';
+import { dispatch, randomValues, type Inputs } from '../gpu.ts';
 import { relativeRms } from '../reference/compare.ts';
 import { add, linear, rmsNorm, silu } from '../reference/layers.ts';
 import { randomMatrix, type TestFormat } from './matrices.ts';
@@ -161,27 +161,77 @@ function strides({ rows, cols, batch, sharedX, apart }: ProductCase) {
   };
 }
 
-/** matvec and matmul: same interface, same check. */
-export async function checkProduct(
+export function checkMatvec(
   kernel: typeof kernels.matvec,
   c: ProductCase,
-  libraries: Library[],
-  libraryConsts: Record<string, number>,
+  sum: Sum,
+): Promise<number> {
+  return checkProduct(c, async ({ library, consts, inputs, outputs }) => {
+    const { y } = await dispatch({
+      kernel,
+      libraries: [library, sum.library],
+      consts,
+      libraryConsts: { COLS: c.cols, SUM_LANES: sum.lanes },
+      inputs,
+      outputs,
+      tokens: c.T,
+    });
+    return y!;
+  });
+}
+
+export interface Tile {
+  TILE_ROWS: 32 | 64;
+  TILE_TOKENS: 32 | 64;
+}
+
+export const TILES: Tile[] = [
+  { TILE_ROWS: 32, TILE_TOKENS: 32 },
+  { TILE_ROWS: 64, TILE_TOKENS: 32 },
+  { TILE_ROWS: 32, TILE_TOKENS: 64 },
+  { TILE_ROWS: 64, TILE_TOKENS: 64 },
+];
+
+export function checkMatmul(
+  kernel: typeof kernels.matmul,
+  c: ProductCase,
+  tile: Tile,
+): Promise<number> {
+  return checkProduct(c, async ({ library, consts, inputs, outputs }) => {
+    const { y } = await dispatch({
+      kernel,
+      libraries: [library, outer, tileLibrary, step],
+      consts: { ...consts, ...tile },
+      libraryConsts: { COLS: c.cols },
+      inputs,
+      outputs,
+      tokens: c.T,
+    });
+    return y!;
+  });
+}
+
+/** matvec and matmul have the same constants and buffers; `run` dispatches one of them. */
+async function checkProduct(
+  c: ProductCase,
+  run: (d: {
+    library: Library;
+    consts: ReturnType<typeof strides>;
+    inputs: Inputs;
+    outputs: { y: number };
+  }) => Promise<Float32Array>,
 ): Promise<number> {
   const { rows, cols, T, batch } = c;
   const W = randomMatrix(c.format, 5, batch * rows, cols);
   const s = strides(c);
   const x = randomValues(6, s.X_FIRST + T * s.X_TOKEN);
-  const { y } = await dispatch({
-    kernel,
-    libraries: [W.library, ...libraries],
+  const y = await run({
+    library: W.library,
     consts: s,
-    libraryConsts: { COLS: cols, ...libraryConsts },
     inputs: { ...W.inputs, x },
     outputs: { y: s.Y_FIRST + T * s.Y_TOKEN },
-    tokens: T,
   });
-  const expected = new Float64Array(y!.length).fill(NaN); // what lies between stays as it was
+  const expected = new Float64Array(y.length).fill(NaN); // what lies between stays as it was
   for (let t = 0; t < T; t++) {
     for (let n = 0; n < batch; n++) {
       const from = s.X_FIRST + t * s.X_TOKEN + n * s.X_BATCH;
@@ -193,10 +243,10 @@ export async function checkProduct(
     }
   }
   const written = [...expected.keys()].filter((i) => !Number.isNaN(expected[i]));
-  const strayed = expected.some((e, i) => Number.isNaN(e) && !Number.isNaN(y![i]));
+  const strayed = expected.some((e, i) => Number.isNaN(e) && !Number.isNaN(y[i]));
   if (strayed) return Infinity;
   return rms(
-    written.map((i) => y![i]!),
+    written.map((i) => y[i]!),
     written.map((i) => expected[i]!),
   );
 }

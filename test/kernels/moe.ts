@@ -1,11 +1,18 @@
 /** How the kernels of the mixture of experts are checked; see layers.ts. */
 import type { Library } from '../../workers/gpu.ts';
-import { activation } from '../../workers/kernels.ts';
+import {
+  activation,
+  expertGroup,
+  expertTiles,
+  outer,
+  step,
+  tile as tileLibrary,
+} from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
 import { dispatch, random, randomValues } from '../gpu.ts';
 import { linear } from '../reference/layers.ts';
 import { route as reference } from '../reference/moe.ts';
-import { rms, same } from './layers.ts';
+import { rms, same, type Tile } from './layers.ts';
 import { randomMatrix, type TestFormat } from './matrices.ts';
 
 // ----------------------------------------------------------------------------------------------- router
@@ -64,14 +71,14 @@ export function scattered(experts: number, top: number, never: number[], seed: n
   };
 }
 
-export interface ExpertCase {
+function idsOf({ T, top, assign }: GroupCase): Uint32Array<ArrayBuffer> {
+  return Uint32Array.from({ length: T * top }, (_, i) => assign(Math.floor(i / top), i % top));
+}
+
+export interface ExpertCase extends GroupCase {
   format: TestFormat;
-  experts: number;
-  top: number;
-  T: number;
   rows: number;
   cols: number;
-  assign: Assignment;
   /** First experts of the parts that the stack is split into, each a dispatch. */
   parts: number[];
   /** One x per slot (the second layer) instead of one per token. */
@@ -152,6 +159,79 @@ export function checkExpertMatvec(
     return y!;
   });
 }
+
+/** A chunk: grouped by expert first, with the kernel that does so. */
+export function checkExpertMatmul(
+  kernel: typeof kernels.expertMatmul,
+  c: ExpertCase,
+  tile: Tile,
+): Promise<number> {
+  return checkExperts(c, async ({ library, consts, inputs }) => {
+    const { ids, x, y: before, ...weights } = inputs;
+    const { list, tiles } = await group(expertGroup, c, ids as Uint32Array, tile.TILE_TOKENS);
+    const { y } = await dispatch({
+      kernel,
+      libraries: [library, outer, tileLibrary],
+      consts: { ...consts, ...tile, EXPERTS: c.experts },
+      libraryConsts: { COLS: c.cols },
+      inputs: { ...weights, list, tiles, x: x!, y: before! },
+      outputs: {},
+      tokens: c.T,
+    });
+    return y!;
+  });
+}
+
+// ---------------------------------------------------------------------------------------------- grouping
+
+export interface GroupCase {
+  experts: number;
+  top: number;
+  T: number;
+  assign: Assignment;
+}
+
+async function group(
+  kernel: typeof kernels.expertGroup,
+  c: GroupCase,
+  ids: Uint32Array,
+  tileTokens: number,
+): Promise<{ list: Uint32Array; tiles: Uint32Array }> {
+  const { list, tiles } = await dispatch({
+    kernel,
+    libraries: [step],
+    consts: { EXPERTS: c.experts, TOP: c.top, TILE_TOKENS: tileTokens },
+    inputs: { ids },
+    outputs: {
+      list: c.experts * c.T,
+      tiles: 4 * expertTiles(c.experts, c.top, tileTokens, c.T),
+    },
+    tokens: c.T,
+  });
+  return { list: new Uint32Array(list!.buffer), tiles: new Uint32Array(tiles!.buffer) };
+}
+
+/** 0 if list and tiles are exactly as the definition has them, else Infinity. */
+export async function checkExpertGroup(
+  kernel: typeof kernels.expertGroup,
+  c: GroupCase,
+  tileTokens: number,
+): Promise<number> {
+  const ids = idsOf(c);
+  const { list, tiles } = await group(kernel, c, ids, tileTokens);
+  const cut: number[] = [];
+  for (let e = 0; e < c.experts; e++) {
+    const pairs = [...ids.keys()].filter((pair) => ids[pair] === e);
+    if (same(list.subarray(e * c.T, e * c.T + pairs.length), pairs) > 0) return Infinity;
+    for (let i = 0; i < pairs.length; i += tileTokens) {
+      cut.push(e, e * c.T + i, Math.min(tileTokens, pairs.length - i), 0);
+    }
+  }
+  while (cut.length < tiles.length) cut.push(0);
+  return same(tiles, cut);
+}
+
+// ------------------------------------------------------------------------------------------------- sum
 
 export async function checkExpertSum(
   kernel: typeof kernels.expertSum,

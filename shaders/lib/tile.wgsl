@@ -1,0 +1,103 @@
+// tile: TILE_ROWS rows of a weight matrix times TILE_TOKENS rows of x, by 64 lanes in registers.
+//
+//   y[n, r] = sum_c W[r, c] x[n, c]
+//
+// The kernel declares x (vec4f) and y (f32) and says where their rows begin: x_start(n) in vec4s, y_start(n) in f32.
+// A stage brings 32 columns of both sides into workgroup memory as [column, four rows]; each lane then adds the products of
+// its 4 or 8 rows and its 4 or 8 tokens. Fours are stored at their index XOR 2 (column / 8): so neither writes nor reads of
+// neighbouring lanes meet in a bank. Needs outer, and a matrix_*.
+const TILE_ROWS = 64u; // 32 or 64
+const TILE_TOKENS = 64u; // 32 or 64
+const TILE_LANES = 64u;
+const ROW_FOURS = TILE_ROWS / 4u;
+const TOKEN_FOURS = TILE_TOKENS / 4u;
+var<workgroup> w_tile: array<vec4f, 32u * ROW_FOURS>;
+var<workgroup> x_tile: array<vec4f, 32u * TOKEN_FOURS>;
+
+// Rows w_row.. of W, for rows y_row.. of y (rows of them exist); rows n_first.. of x (count of them exist).
+fn tile_product(w_row: u32, y_row: u32, rows: u32, n_first: u32, count: u32, lane: u32) {
+  // Loading, a lane has a block of 8 columns of four rows of W, of four rows of x, or both.
+  let b = lane % 4u;
+  let w_four = lane / 4u;
+  let x_four = (lane - (TILE_LANES - 4u * TOKEN_FOURS)) / 4u; // the last lanes; wraps around for the others
+  let w_rows = w_row + min(4u * w_four + vec4u(0u, 1u, 2u, 3u), vec4u(rows - 1u));
+  let n = n_first + min(4u * x_four + vec4u(0u, 1u, 2u, 3u), vec4u(count - 1u));
+  let x_first = vec4u(x_start(n.x), x_start(n.y), x_start(n.z), x_start(n.w));
+  // Multiplying, it has rows 4 (lane / 8).. and 32 on, tokens 4 (lane % 8).. and 32 on.
+  let w_own = lane / 8u;
+  let x_own = lane % 8u;
+  var near = mat4x4f(); // a column per token
+  var more_rows = mat4x4f();
+  var more_tokens = mat4x4f();
+  var more_both = mat4x4f();
+  for (var first = 0u; first < COLS / BLOCK; first += 4u) {
+    workgroupBarrier();
+    if (w_four < ROW_FOURS) {
+      let r0 = block(w_rows.x, first + b);
+      let r1 = block(w_rows.y, first + b);
+      let r2 = block(w_rows.z, first + b);
+      let r3 = block(w_rows.w, first + b);
+      let low = transpose(mat4x4f(r0[0], r1[0], r2[0], r3[0]));
+      let high = transpose(mat4x4f(r0[1], r1[1], r2[1], r3[1]));
+      let at = 8u * b * ROW_FOURS + (w_four ^ (2u * b));
+      for (var k = 0u; k < 4u; k++) {
+        w_tile[at + k * ROW_FOURS] = low[k];
+        w_tile[at + (k + 4u) * ROW_FOURS] = high[k];
+      }
+    }
+    if (x_four < TOKEN_FOURS) {
+      let q0 = x_first + quad(first + b, 0u);
+      let q1 = x_first + quad(first + b, 1u);
+      let low = transpose(mat4x4f(x[q0.x], x[q0.y], x[q0.z], x[q0.w]));
+      let high = transpose(mat4x4f(x[q1.x], x[q1.y], x[q1.z], x[q1.w]));
+      let at = 8u * b * TOKEN_FOURS + (x_four ^ (2u * b));
+      for (var k = 0u; k < 4u; k++) {
+        x_tile[at + k * TOKEN_FOURS] = low[k];
+        x_tile[at + (k + 4u) * TOKEN_FOURS] = high[k];
+      }
+    }
+    workgroupBarrier();
+    for (var k = 0u; k < 32u; k++) {
+      let swap = 2u * (k / 8u);
+      let w0 = w_tile[k * ROW_FOURS + (w_own ^ swap)];
+      let x0 = x_tile[k * TOKEN_FOURS + (x_own ^ swap)];
+      near = add_outer(near, w0, x0);
+      if (TILE_ROWS > 32u) {
+        more_rows = add_outer(more_rows, w_tile[k * ROW_FOURS + 8u + (w_own ^ swap)], x0);
+      }
+      if (TILE_TOKENS > 32u) {
+        let x1 = x_tile[k * TOKEN_FOURS + 8u + (x_own ^ swap)];
+        more_tokens = add_outer(more_tokens, w0, x1);
+        if (TILE_ROWS > 32u) {
+          more_both = add_outer(more_both, w_tile[k * ROW_FOURS + 8u + (w_own ^ swap)], x1);
+        }
+      }
+    }
+  }
+  for (var j = 0u; j < 4u; j++) {
+    let token = 4u * x_own + j;
+    if (token < count) {
+      let at = y_start(n_first + token) + y_row;
+      tile_write(at, 4u * w_own, rows, near[j]);
+      if (TILE_ROWS > 32u) {
+        tile_write(at, 4u * w_own + 32u, rows, more_rows[j]);
+      }
+    }
+    if (TILE_TOKENS > 32u && token + 32u < count) {
+      let at = y_start(n_first + token + 32u) + y_row;
+      tile_write(at, 4u * w_own, rows, more_tokens[j]);
+      if (TILE_ROWS > 32u) {
+        tile_write(at, 4u * w_own + 32u, rows, more_both[j]);
+      }
+    }
+  }
+}
+
+// Four rows of one token, those that exist.
+fn tile_write(at: u32, row: u32, rows: u32, values: vec4f) {
+  for (var i = 0u; i < 4u; i++) {
+    if (row + i < rows) {
+      y[at + row + i] = values[i];
+    }
+  }
+}
