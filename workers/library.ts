@@ -29,6 +29,8 @@ interface Opened extends Source {
   /** Lets go of the lock that says the model is in use; null while it is not. */
   release: Promise<() => void> | null;
   repairedPieces: number;
+  /** Number of the piece that was read last; -1 before the first. */
+  lastRead: number;
   /** Hashes of pieces read and found right since the model is in use. */
   verified: Set<string>;
   reports: Set<(p: LoadProgress) => void>;
@@ -128,6 +130,7 @@ export class Library implements WeightsApi {
       download: new Download(this.#world, this.#limits, source, () => this.#changed(opened)),
       release: null,
       repairedPieces: 0,
+      lastRead: -1,
       verified: new Set<string>(),
       reports: new Set<(p: LoadProgress) => void>(),
       watchers: new Set<(s: WeightsStatus) => void>(),
@@ -251,7 +254,7 @@ export class Library implements WeightsApi {
     return range.buffer;
   }
 
-  /** Call `use` with a verified piece; keep it in memory, and begin to load the one after it. */
+  /** Call `use` with a verified piece and keep it in memory; while it is read and hashed, begin with the one after it. */
   async #withPiece<T>(opened: Opened, number: number, use: (bytes: ArrayBuffer) => T): Promise<T> {
     const key = `${opened.record.model} ${number}`;
     let piece = this.#resident.get(key);
@@ -263,11 +266,11 @@ export class Library implements WeightsApi {
     piece.readers++;
     this.#resident.delete(key);
     this.#resident.set(key, piece);
+    const forward = number === opened.lastRead || number === opened.lastRead + 1;
+    opened.lastRead = number;
+    if (forward) this.#readAhead(opened, number + 1);
     try {
-      const bytes = await piece.bytes;
-      const result = use(bytes);
-      this.#readAhead(opened, number + 1);
-      return result;
+      return use(await piece.bytes);
     } catch (cause) {
       if (this.#resident.get(key) === piece) this.#resident.delete(key);
       throw cause;
@@ -304,7 +307,7 @@ export class Library implements WeightsApi {
     for (let repairs = 0; repairs < 2; repairs++) {
       await download.want(number);
       const piece = opened.pieces[number]!;
-      const { sha256: expected } = await store.lookUp(record.model, piece);
+      const expected = piece.stated ?? (await store.lookUp(record.model, piece)).sha256;
       const bytes = expected === null ? undefined : await store.piece(expected);
       if (bytes && expected !== null && (await sha256(bytes)) === expected) {
         await this.#noteVerified(opened, expected);
