@@ -34,6 +34,7 @@ import swigluSource from '../shaders/swiglu.wgsl?raw';
 import { kernel, type Library } from './gpu.ts';
 import type { TensorType } from './quant.ts';
 
+import topLogitsSource from '../shaders/top_logits.wgsl?raw';
 // ------------------------------------------------------------------------------------------- libraries
 
 export const activation: Library = { name: 'activation', source: activationSource };
@@ -243,4 +244,15 @@ export const argmaxMerge = kernel('argmax_merge', argmaxMergeSource, {
   binds: ['slices', 'best'],
   consts: ['SLICES'],
   grid: (_, tokens) => [tokens, 1, 1],
+});
+
+/** u32 words before the candidates of a slice of top_logits, and words of a candidate. */
+export const TOP_LOGITS_HEADER = 4;
+export const TOP_LOGITS_WORDS = 3;
+
+/** `penalty` is (f32 factor, u32 window). VOCABULARY / SLICES is at most 3072; 128 lanes serve best. */
+export const topLogits = kernel('top_logits', topLogitsSource, {
+  binds: ['penalty', 'logits', 'seen', 'slices'],
+  consts: ['VOCABULARY', 'SLICES', 'BEST'],
+  grid: (c) => [c.SLICES, 1, 1],
 });

@@ -1,9 +1,9 @@
 /** How the kernels that read the logits are checked; see layers.ts. */
-import { argmaxMerge, best } from '../../workers/kernels.ts';
+import { argmaxMerge, best, step } from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
 import { dispatch, randomValues } from '../gpu.ts';
 import { argmax as reference } from '../reference/compare.ts';
-import { same } from './layers.ts';
+import { rms, same, type Sum } from './layers.ts';
 
 /** The bits of numbers, as u32. */
 export const bitsOf = (x: Float32Array): Uint32Array =>
@@ -67,4 +67,91 @@ export async function checkArgmax(
     expected[4 * t + 3] = records[4 * t + 3]!;
   }
   return same(records, expected);
+}
+
+// ------------------------------------------------------------------------------------------ top_logits
+
+export interface TopCase {
+  vocabulary: number;
+  slices: number;
+  best: number;
+  /** Position of the last token. */
+  position: number;
+  factor: number;
+  window: number;
+  /** Where tokens last stood: every `spread`-th token at a position of its own; 0 = none was seen. */
+  spread: number;
+  grain: number;
+  set: [number, number][];
+  sum: Sum;
+}
+
+interface Candidate {
+  id: number;
+  penalised: number;
+  logit: number;
+}
+
+/**
+ * Relative RMS of the softmax sums and penalised logits; Infinity if ids, logits, tops or counts of bad numbers are not
+ * exactly those of sorting every slice.
+ */
+export async function checkTopLogits(
+  kernel: typeof kernels.topLogits,
+  c: TopCase,
+): Promise<number> {
+  const logits = randomValues(1, c.vocabulary, 12).map((x) =>
+    c.grain ? Math.round(x / c.grain) * c.grain : x,
+  );
+  for (const [id, logit] of c.set) logits[id] = logit;
+  const seen = Uint32Array.from({ length: c.vocabulary }, (_, id) =>
+    c.spread && id % c.spread === 0 ? (id * 7919) % (c.position + 2) : 0,
+  );
+  const factor = Math.fround(c.factor);
+  const { slices } = await dispatch({
+    kernel,
+    libraries: [c.sum.library, step],
+    consts: { VOCABULARY: c.vocabulary, SLICES: c.slices, BEST: c.best },
+    libraryConsts: { SUM_LANES: c.sum.lanes },
+    inputs: {
+      penalty: Uint32Array.of(bitsOf(Float32Array.of(factor))[0]!, c.window),
+      logits,
+      seen,
+    },
+    outputs: { slices: c.slices * (4 + 3 * c.best) },
+    tokens: 1,
+    position: c.position,
+  });
+
+  const all = [...logits].map((logit, id): Candidate => {
+    const inWindow = seen[id]! > 0 && c.position + 1 - seen[id]! < c.window;
+    const penalised = !inWindow ? logit : logit > 0 ? logit / factor : logit * factor;
+    return { id, logit, penalised: Math.fround(penalised) };
+  });
+  const perSlice = Math.ceil(c.vocabulary / c.slices);
+  const words = bitsOf(slices!);
+  const [figures, expectedFigures]: [number[], number[]] = [[], []];
+  for (let s = 0; s < c.slices; s++) {
+    const at = s * (4 + 3 * c.best);
+    const part = all.slice(s * perSlice, (s + 1) * perSlice);
+    const finite = part.filter((x) => Number.isFinite(x.logit));
+    finite.sort((a, b) => b.penalised - a.penalised || a.id - b.id);
+    const kept = finite.slice(0, c.best);
+    const top = Math.fround(Math.max(-3.4e38, ...finite.map((x) => x.logit)));
+    if (slices![at] !== top || words[at + 3] !== part.length - finite.length) return Infinity;
+    figures.push(slices![at + 1]!, slices![at + 2]!);
+    expectedFigures.push(
+      finite.reduce((sum, x) => sum + Math.exp(x.logit - top), 0),
+      finite.reduce((sum, x) => sum + Math.exp(x.penalised - kept[0]!.penalised), 0),
+    );
+    for (let i = 0; i < c.best; i++) {
+      const from = at + 4 + 3 * i;
+      if (words[from] !== (kept[i]?.id ?? 0xffffffff)) return Infinity;
+      if (slices![from + 2] !== (kept[i]?.logit ?? Math.fround(-3.4e38))) return Infinity;
+      if (!kept[i]) continue;
+      figures.push(slices![from + 1]!);
+      expectedFigures.push(kept[i]!.penalised);
+    }
+  }
+  return rms(figures, expectedFigures);
 }
