@@ -10,6 +10,9 @@ import expertGroupSource from '../shaders/expert_group.wgsl?raw';
 import expertMatmulSource from '../shaders/expert_matmul.wgsl?raw';
 import expertMatvecSource from '../shaders/expert_matvec.wgsl?raw';
 import expertSumSource from '../shaders/expert_sum.wgsl?raw';
+import kdaChunkPairsSource from '../shaders/kda_chunk_pairs.wgsl?raw';
+import kdaChunkScanSource from '../shaders/kda_chunk_scan.wgsl?raw';
+import kdaChunkSolveSource from '../shaders/kda_chunk_solve.wgsl?raw';
 import kdaGateSource from '../shaders/kda_gate.wgsl?raw';
 import kdaOutSource from '../shaders/kda_out.wgsl?raw';
 import kdaStepSource from '../shaders/kda_step.wgsl?raw';
@@ -135,6 +138,44 @@ export const kdaStep = kernel('kda_step', kdaStepSource, {
   binds: ['mixed', 'g', 'beta', 'S', 'o'],
   consts: ['H', 'K', 'V'],
   grid: (c) => [Math.ceil(c.V / 32), c.H, 1],
+});
+
+/** Rows of a chunk. A prompt goes through kdaChunkPairs, kdaChunkSolve and kdaChunkScan instead of kdaStep. */
+export const CHUNK = 64;
+
+/** f32 elements of what the three chunk kernels hand on, for calls of up to so many tokens; named as they are bound. */
+export function chunkScratch(
+  tokens: number,
+  { H, K }: { H: number; K: number },
+): Record<'L' | 'Aqk' | 'from_start' | 'to_end' | 'whole', number> {
+  const heads = Math.ceil(tokens / CHUNK) * H; // chunks of heads
+  return {
+    L: heads * CHUNK * CHUNK,
+    Aqk: heads * CHUNK * CHUNK,
+    from_start: heads * K * 2 * CHUNK,
+    to_end: heads * CHUNK * K,
+    whole: heads * K,
+  };
+}
+
+export const kdaChunkPairs = kernel('kda_chunk_pairs', kdaChunkPairsSource, {
+  binds: ['mixed', 'g', 'L', 'Aqk', 'from_start', 'to_end', 'whole'],
+  consts: ['H', 'K', 'V'],
+  grid: (c, tokens) => [c.H, Math.ceil(tokens / CHUNK), 1],
+});
+
+/** Turns L, in place, into what kdaChunkScan binds as M. */
+export const kdaChunkSolve = kernel('kda_chunk_solve', kdaChunkSolveSource, {
+  binds: ['beta', 'L'],
+  consts: ['H'],
+  grid: (c, tokens) => [c.H, Math.ceil(tokens / CHUNK), 1],
+});
+
+/** COLUMNS is 8, 16 or 32: fewer make more, smaller workgroups. K and V are multiples of 4. */
+export const kdaChunkScan = kernel('kda_chunk_scan', kdaChunkScanSource, {
+  binds: ['mixed', 'M', 'Aqk', 'from_start', 'to_end', 'whole', 'S', 'o'],
+  consts: ['H', 'K', 'V', 'COLUMNS'],
+  grid: (c) => [Math.ceil(c.V / c.COLUMNS), c.H, 1],
 });
 
 export const kdaOut = kernel('kda_out', kdaOutSource, {
