@@ -73,25 +73,36 @@ export const ranges: Record<NumberSetting, Range> = {
   },
 };
 
+/** The settings that decide whether and from what a token is drawn. */
+export type Draw = Pick<Sampling, 'temperature' | 'topK' | 'topP' | 'minP' | 'repetitionPenalty'>;
+
 /** The most probable token each time: what the model itself would say, and the same on every run. */
-export const greedy: Sampling = {
+export const mostProbable: Draw = {
   temperature: 0,
   topK: 0,
   topP: 1,
   minP: 0,
   repetitionPenalty: 1,
+};
+
+/** A moderate draw: another seed gives another answer. */
+export const varied: Draw = {
+  temperature: 0.7,
+  topK: 0,
+  topP: 0.95,
+  minP: 0.05,
+  repetitionPenalty: 1.05,
+};
+
+/** What a newcomer starts with. */
+export const greedy: Sampling = {
+  ...mostProbable,
   repetitionWindow: 64,
   seed: 1,
   maxTokens: 192,
   stop: [],
   candidates: 0,
 };
-
-/** A moderate draw: another seed gives another answer. */
-export const varied: Pick<
-  Sampling,
-  'temperature' | 'topK' | 'topP' | 'minP' | 'repetitionPenalty'
-> = { temperature: 0.7, topK: 0, topP: 0.95, minP: 0.05, repetitionPenalty: 1.05 };
 
 /** A seed nobody chose. Unsigned 32 bits. */
 export function drawSeed(): number {

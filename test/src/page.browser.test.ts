@@ -184,6 +184,41 @@ describe('branches', () => {
   });
 });
 
+describe('the settings', () => {
+  test('open from below the message box, say in words what they do, and hold numbers in range', async () => {
+    await open();
+    await page.getByRole('button', { name: 'Greedy, up to 192 tokens' }).click();
+    await expect.element(page.getByText('Settings')).toHaveFocus();
+    const temperature = page.getByRole('spinbutton', { name: 'Temperature' });
+    await temperature.fill('9');
+    await userEvent.keyboard('{Tab}');
+    await expect.element(temperature).toHaveValue(2);
+    await expect.element(page.getByText(/^Drawn at temperature 2\./)).toBeVisible();
+    await expect.element(page.getByRole('slider', { name: 'Temperature' })).toHaveValue('2');
+    await page.getByRole('button', { name: 'Greedy', exact: true }).click();
+    await expect.element(temperature).toHaveValue(0);
+    await expect
+      .element(page.getByText(/^Greedy: the most probable token each time\./))
+      .toBeVisible();
+  });
+
+  test('a drawn seed stays until another is wanted, and every setting reaches the engine', async () => {
+    await open();
+    await page.getByText('Settings').click();
+    await page.getByRole('button', { name: 'Varied' }).click();
+    const seed = page.getByRole('spinbutton', { name: 'Seed' });
+    await page.getByRole('button', { name: 'New seed' }).click();
+    const drawn = (seed.element() as HTMLInputElement).value;
+    await page.getByRole('spinbutton', { name: 'Longest answer' }).fill('2');
+    await ask('one two three');
+    await expect
+      .element(page.getByText(`seed ${drawn} · cut at the longest answer allowed`))
+      .toBeVisible();
+    await expect.element(answers.last()).toHaveTextContent('2 tokens');
+    await expect.element(seed).toHaveValue(Number(drawn));
+  });
+});
+
 describe('failures', () => {
   const alert = page.getByRole('alert');
 
