@@ -5,7 +5,7 @@
 import { type ModelConfig, modelConfig } from './config.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
 import { type Gpu, megabytes } from './gpu.ts';
-import { Model } from './model.ts';
+import { type KernelTime, Model } from './model.ts';
 import {
   type Loaded,
   type LoadProgress,
@@ -104,7 +104,7 @@ export class Engine {
         }
         return this.#tokenizer.encodeChat(prompt.turns, { generate: true });
       case 'raw':
-        return this.#tokenizer.encode(prompt.text, { special: true });
+        return [...this.#tokenizer.prefix, ...this.#tokenizer.encode(prompt.text, { special: true })];
       case 'ids': {
         const { vocabulary } = this.loaded.model;
         const bad = prompt.ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabulary);
@@ -355,6 +355,20 @@ export class Engine {
     while (this.#checkpoints.length > 1 && bytes() > CHECKPOINT_BYTES) {
       this.#state.drop(this.#checkpoints.shift()!);
     }
+  }
+
+  /** GPU time of a phase's kernels on the state as it is, medians of `runs`, slowest first. See Model.profile. */
+  async profile(phase: 'decode' | 'prefill', tokens: number, runs: number): Promise<KernelTime[]> {
+    return this.#alone(async () => {
+      const times = await this.#model.profile(phase, tokens, runs);
+      this.#forget();
+      return times;
+    });
+  }
+
+  /** Bytes of weights that one decode step reads. */
+  decodeBytes(): number {
+    return this.#model.decodeBytes();
   }
 
   /** Free everything on the GPU, the device with it. */

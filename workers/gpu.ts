@@ -104,6 +104,8 @@ export interface Program {
 export interface Call {
   readonly program: Program;
   readonly groups: readonly GPUBindGroup[];
+  /** Bytes of the weights it binds. */
+  readonly weightBytes: number;
 }
 
 /** A copy between tensors in the midst of a plan: what a tap adds. */
@@ -346,11 +348,6 @@ export class Gpu {
     }
   }
 
-  async compileOnly(name: string, code: string, lines: readonly BindLine[]): Promise<void> {
-    const groups = Math.max(0, ...lines.map((l) => l.group)) + 1;
-    const layouts = Array.from({ length: groups }, (_, g) => this.#layout(lines.filter((l) => l.group === g)));
-    await this.#compile({ name, code, lines, layouts, grid: () => [1,1,1], pipeline: null });
-  }
   #layout(lines: readonly BindLine[]): GPUBindGroupLayout {
     const key = lines.map((l) => `${l.binding}:${l.type}`).join(' ');
     let layout = this.#layouts.get(key);
@@ -394,7 +391,8 @@ export class Gpu {
           }),
       }),
     );
-    return { program, groups };
+    const weights = Object.values(tensors).filter((t) => t.kind === 'weights');
+    return { program, groups, weightBytes: weights.reduce((sum, t) => sum + t.bytes, 0) };
   }
 
   /** Record calls and copies, in order, into one command buffer; submit it with `submit`. A buffer can be submitted once. */

@@ -3,12 +3,13 @@
  * tokens. Decode takes one token by matrix-vector products and the recurrence itself; prefill takes a piece of tokens by
  * matrix products and the chunk form. Shapes come from the file.
  */
+import { mergeCandidates } from './candidates.ts';
 import type { ModelConfig } from './config.ts';
 import type { GgufFile } from './gguf.ts';
-import { type Gpu, megabytes, type Tensor } from './gpu.ts';
+import { type Call, type Gpu, megabytes, type Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
-import { type Phase, Plan } from './plan.ts';
-import { type LoadProgress, PalimpsestError } from './protocol.ts';
+import { type Phase, Plan, TILE } from './plan.ts';
+import { type LoadProgress, PalimpsestError, type Sampling } from './protocol.ts';
 import type { Candidates } from './sampler.ts';
 import type { KdaState, MlaState, Segment, State } from './state.ts';
 import {
@@ -26,11 +27,15 @@ const PREFILL_TOKENS = 512;
 /** Most tokens of one score call, which keeps the logits of all of them. */
 const SCORE_TOKENS = 64;
 /** Parts of each cache segment attended side by side, so that one token's few heads fill a GPU. A processor is full with one. */
-const SLICES: Record<Phase, number> = { decode: 32, prefill: 2, score: 2 };
+const SLICES = { single: 32, piece: 2 };
 /** (token, head) pairs that one workgroup of attention takes. */
 const QUERIES = 32;
+/** Value columns of the memory that one workgroup carries through a prompt: few, since heads are few. */
+const COLUMNS = 8;
 /** Parts of the vocabulary searched side by side. */
 const VOCABULARY_SLICES = 64;
+/** Tokens handed to the sampler: what top-k users ask for, and as many as may be reported. */
+const CANDIDATES = 64;
 
 /**
  * Where a visitor may look, with the tensor that holds it for all tokens of the call: `input` x [T, D] of the layer;
@@ -57,6 +62,14 @@ export type Tap = (site: Site, layer: number, tensor: Tensor, plan: Plan) => voi
 
 type Look = (site: Site, tensor: Tensor) => void;
 
+/** GPU microseconds of all calls of one kernel in a plan, and the bytes of weights they read. */
+export interface KernelTime {
+  name: string;
+  calls: number;
+  us: number;
+  bytes: number;
+}
+
 /** The best token as the GPU found it. */
 export interface Best {
   id: number;
@@ -76,7 +89,7 @@ function scratchFor(gpu: Gpu, c: ModelConfig) {
   const { query, latent: L, sharedKey: R, values: V } = c.mla;
   const slots = T * Math.max(1, c.moe.expertsUsed);
   const ffn = Math.max(c.denseWidth, c.moe.sharedWidth);
-  const attended = Math.max(SLICES.decode, T * SLICES.prefill) * H;
+  const attended = Math.max(SLICES.single, T * SLICES.piece) * H;
   const f32 = (name: string, ...shape: number[]) => gpu.tensor('scratch', name, shape);
   return {
     step: f32('step', 4), // tokens, position
@@ -91,6 +104,7 @@ function scratchFor(gpu: Gpu, c: ModelConfig) {
     low: f32('low', T, Math.max(keys, values)), // between the two halves of a gate
     g: f32('g', T, H * keys),
     beta: f32('beta', T, H),
+    chunk: mapValues(K.chunkScratch(T, { H, K: keys }), (elements, name) => f32(`chunk ${name}`, elements)),
     outGate: f32('out gate', T, H * values),
     o: f32('o', T, H * Math.max(values, V)),
     gated: f32('gated', T, H * values),
@@ -102,6 +116,8 @@ function scratchFor(gpu: Gpu, c: ModelConfig) {
     context: f32('context', T, H, L),
     scores: f32('router scores', T, Math.max(1, c.moe.experts)),
     ids: f32('expert ids', slots), // u32
+    list: f32('pairs by expert', Math.max(1, c.moe.experts), T), // u32
+    tiles: f32('tiles by expert', K.expertTiles(c.moe.experts, c.moe.expertsUsed, TILE.TILE_TOKENS, T), 4), // u32
     routed: f32('expert weights', slots),
     gate: f32('ffn gate', T, ffn),
     up: f32('ffn up', T, ffn),
@@ -113,7 +129,17 @@ function scratchFor(gpu: Gpu, c: ModelConfig) {
     expertDown: f32('experts down', slots, D),
     logits: f32('logits', SCORE_TOKENS, c.vocabulary),
     slices: f32('best of slices', VOCABULARY_SLICES, 4),
+    penalty: f32('penalty', 4), // f32 factor, u32 window
+    top: f32('candidates of slices', VOCABULARY_SLICES, K.TOP_LOGITS_HEADER + K.TOP_LOGITS_WORDS * CANDIDATES),
   };
+}
+
+function mapValues<Key extends string, From, To>(
+  record: Record<Key, From>,
+  change: (value: From, key: Key) => To,
+): Record<Key, To> {
+  const entries = Object.entries(record) as [Key, From][];
+  return Object.fromEntries(entries.map(([key, value]) => [key, change(value, key)])) as Record<Key, To>;
 }
 
 /** Weights, activations and plans of one model on one GPU. Plans are bound to a conversation's state by `attach`. */
@@ -185,14 +211,61 @@ export class Model {
     return readBest(await this.#gpu.read(this.#scratch.best, 0, 4), position);
   }
 
+  /** What the coming draws penalise, from the tokens so far; see Sampling. */
+  setPenalty({ repetitionPenalty, repetitionWindow }: Sampling, ids: readonly number[]): void {
+    const penalty = new ArrayBuffer(8);
+    new Float32Array(penalty)[0] = repetitionPenalty;
+    new Uint32Array(penalty)[1] = repetitionWindow;
+    this.#gpu.write(this.#scratch.penalty, 0, new Uint32Array(penalty));
+    if (repetitionPenalty === 1) return;
+    const seen = new Uint32Array(this.#config.vocabulary);
+    ids.forEach((id, position) => (seen[id] = position + 1));
+    this.#gpu.write(this.#scratch.seen, 0, seen);
+  }
+
+  /** Take in the token at hand by one decode step; the best tokens after it. Fails: BadNumbers, DeviceLost. */
+  async decodeCandidates(position: number): Promise<Candidates> {
+    this.#submit('draw', 1, position);
+    const record = await this.#gpu.read(this.#scratch.top);
+    const merged = mergeCandidates(record, VOCABULARY_SLICES, CANDIDATES, this.#config.vocabulary);
+    checkNumbers(merged.bad, position);
+    return merged.candidates;
+  }
+
   /** The logits of the last call's first `tokens` rows. */
   async logits(tokens: number): Promise<Float32Array<ArrayBuffer>> {
     return new Float32Array(await this.#gpu.read(this.#scratch.logits, 0, tokens * this.#config.vocabulary));
   }
 
-  /** The calls of a phase, to profile. */
-  plan(phase: Phase): Plan {
-    return this.#plans![phase];
+  /** GPU time by kernel, medians of `runs` over the state at hand, slowest first. Needs 'timestamp-query'. Moves the state on. */
+  async profile(phase: Phase, tokens: number, runs: number): Promise<KernelTime[]> {
+    const calls = this.#plans![phase].calls.filter((c) => 'program' in c);
+    this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, 0));
+    const timed: number[][] = [];
+    for (let i = 0; i < runs + 1; i++) timed.push(await this.#gpu.profile(calls, tokens));
+    timed.shift(); // the first run warms up
+    const byName = new Map<string, KernelTime>();
+    calls.forEach((call, i) => {
+      const { name } = call.program;
+      const row = byName.get(name) ?? { name, calls: 0, us: 0, bytes: 0 };
+      byName.set(name, row);
+      row.calls++;
+      row.us += timed.map((run) => run[i]!).sort((a, b) => a - b)[runs >> 1]!;
+      row.bytes += this.#weightBytesRead(call);
+    });
+    return [...byName.values()].sort((a, b) => b.us - a.us);
+  }
+
+  /** Bytes of weights that one decode step reads: of the experts, those chosen. */
+  decodeBytes(): number {
+    const calls = this.#plans!.decode.calls.filter((c) => 'program' in c);
+    return calls.reduce((sum, call) => sum + this.#weightBytesRead(call), 0);
+  }
+
+  #weightBytesRead({ program, weightBytes }: Call): number {
+    const { experts, expertsUsed } = this.#config.moe;
+    if (program.name === 'embed') return 0; // one row of many
+    return program.name.startsWith('expert') && experts > 0 ? (weightBytes * expertsUsed) / experts : weightBytes;
   }
 
   #submit(phase: Phase, tokens: number, position: number): void {
@@ -205,7 +278,12 @@ export class Model {
   /** Build the plans on this state's buffers, with a visitor's taps in them. Again after the state has grown. */
   async attach(state: State, tap: Tap | null): Promise<void> {
     const plan = (phase: Phase) => this.#makePlan(phase, state, tap);
-    this.#plans = { decode: plan('decode'), prefill: plan('prefill'), score: plan('score') };
+    this.#plans = {
+      decode: plan('decode'),
+      draw: plan('draw'),
+      prefill: plan('prefill'),
+      score: plan('score'),
+    };
     await this.#gpu.ready();
   }
 
@@ -217,7 +295,7 @@ export class Model {
     const normed = { D: c.width, EPS: c.eps };
     const lanes = p.lanes(c.width / 4);
 
-    const { tokens, stride } = phase === 'decode' ? { tokens: s.best, stride: 4 } : { tokens: s.tokens, stride: 1 };
+    const { tokens, stride } = p.single ? { tokens: s.best, stride: 4 } : { tokens: s.tokens, stride: 1 };
     for (const part of w.embedding.parts) {
       const consts = { FIRST: part.firstRow, COUNT: part.rows, STRIDE: stride };
       p.runMatrix(K.embed, consts, { tokens, x: s.x, seen: s.seen }, w.embedding, part, [K.step]);
@@ -242,6 +320,7 @@ export class Model {
     if (phase === 'prefill') return p; // the last token of a prompt is decoded, so these logits are never needed
     p.linear(w.output, s.h, s.logits);
     if (phase === 'decode') this.#best(p);
+    if (phase === 'draw') this.#candidates(p);
     return p;
   }
 
@@ -267,8 +346,10 @@ export class Model {
     look('mixed', s.mixed);
     look('g', s.g);
     look('beta', s.beta);
-    const memory = { mixed: s.mixed, g: s.g, beta: s.beta, S: state.memory, o: s.o };
-    p.run(K.kdaStep, { H, K: keys, V }, memory, [K.step]);
+    if (p.single) {
+      const memory = { mixed: s.mixed, g: s.g, beta: s.beta, S: state.memory, o: s.o };
+      p.run(K.kdaStep, { H, K: keys, V }, memory, [K.step]);
+    } else this.#kdaChunks(p, state);
     look('o', s.o);
     p.linear(w.outGateA, s.h, s.low);
     p.linear(w.outGateB, s.low, s.outGate);
@@ -278,13 +359,26 @@ export class Model {
     p.linear(w.output, s.gated, s.y);
   }
 
+  /** The recurrence over a piece of tokens, in chunks. */
+  #kdaChunks(p: Plan, state: KdaState): void {
+    const { mixed, g, beta, o, chunk } = this.#scratch;
+    const H = this.#config.heads;
+    const { keys, values: V } = this.#config.kda;
+    const { L, Aqk, from_start, to_end, whole } = chunk;
+    p.run(K.kdaChunkPairs, { H, K: keys, V }, { mixed, g, ...chunk }, [K.step]);
+    p.run(K.kdaChunkSolve, { H }, { beta, L }, [K.step]);
+    const consts = { H, K: keys, V, COLUMNS };
+    const tensors = { mixed, M: L, Aqk, from_start, to_end, whole, S: state.memory, o };
+    p.run(K.kdaChunkScan, consts, tensors, [K.outer, K.step]);
+  }
+
   /** Multi-head latent attention, absorbed: h -> y, and the cache gets a row per token. */
   #mla(p: Plan, w: MlaWeights, cache: MlaState, rows: readonly Segment[], look: Look): void {
     const s = this.#scratch;
     const HEADS = this.#config.heads;
-    const { ownKey: NOPE, sharedKey: SHARED, query, latent: LATENT, values: V } = this.#config.mla;
+    const { ownKey: NOPE, sharedKey: SHARED, query, latent: LATENT } = this.#config.mla;
     const SCALE = query ** -0.5;
-    const slices = this.#gpu.report.software ? 1 : SLICES[p.phase];
+    const slices = this.#gpu.report.software ? 1 : p.single ? SLICES.single : SLICES.piece;
     p.linear(w.q, s.h, s.query);
     p.linear(w.latent, s.h, s.latentRow);
     p.linear(w.keyUp, s.query, s.latentQuery, { xToken: HEADS * query, xBatch: query });
@@ -332,11 +426,24 @@ export class Model {
     look('routed', s.routed);
     this.#ffn(p, w.shared, s.always);
     const slots = { WIDTH: width, SLOTS: TOP, GATE_FIRST: 0, UP_FIRST: 0, STRIDE: width };
-    p.experts(w.experts.gate, s.ids, TOP, s.h, s.expertGate, 'token');
-    p.experts(w.experts.up, s.ids, TOP, s.h, s.expertUp, 'token');
+    const routing = { ids: s.ids, list: s.list, tiles: s.tiles, TOP };
+    if (!p.single) {
+      const { TILE_TOKENS } = TILE;
+      const sorted = { ids: s.ids, list: s.list, tiles: s.tiles };
+      p.run(K.expertGroup, { EXPERTS, TOP, TILE_TOKENS }, sorted, [K.step]);
+    }
+    p.experts(w.experts.gate, routing, s.h, s.expertGate, 'token');
+    p.experts(w.experts.up, routing, s.h, s.expertUp, 'token');
     p.run(K.swiglu, slots, { gate: s.expertGate, up: s.expertUp, act: s.expertAct }, [K.activation]);
-    p.experts(w.experts.down, s.ids, TOP, s.expertAct, s.expertDown, 'slot');
+    p.experts(w.experts.down, routing, s.expertAct, s.expertDown, 'slot');
     p.run(K.expertSum, { D, TOP }, { weights: s.routed, down: s.expertDown, always: s.always, y: s.y });
+  }
+
+  #candidates(p: Plan): void {
+    const { penalty, logits, seen, top: slices } = this.#scratch;
+    const consts = { VOCABULARY: this.#config.vocabulary, SLICES: VOCABULARY_SLICES, BEST: CANDIDATES };
+    const lanes = { SUM_LANES: 128 };
+    p.run(K.topLogits, consts, { penalty, logits, seen, slices }, [p.sum, K.step], lanes);
   }
 
   #best(p: Plan): void {
@@ -351,11 +458,15 @@ export class Model {
 function readBest(record: ArrayBuffer, position: number): Best {
   const [id, , bad] = new Uint32Array(record);
   const sum = new Float32Array(record)[3]!;
-  if (bad! > 0) {
+  checkNumbers(bad!, position);
+  return { id: id!, logprob: -Math.log(sum) };
+}
+
+function checkNumbers(bad: number, position: number): void {
+  if (bad > 0) {
     throw new PalimpsestError(
       'BadNumbers',
       `${bad} logits after token ${position} are not finite numbers. The model file may be damaged; load it again, and if it happens again, choose another file.`,
     );
   }
-  return { id: id!, logprob: -Math.log(sum) };
 }

@@ -6,8 +6,11 @@ import type { Call, Copy, Gpu, Kernel, Library, Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import type { Matrix, MatrixPart } from './weights.ts';
 
-/** decode: one token. prefill: a piece of tokens. score: a small piece, with the logits of every token. */
-export type Phase = 'decode' | 'prefill' | 'score';
+/**
+ * decode: one token, and the best after it. draw: one token, and the candidates after it. prefill: a piece of tokens.
+ * score: a small piece, with the logits of every token.
+ */
+export type Phase = 'decode' | 'draw' | 'prefill' | 'score';
 
 /** Where the rows of a product lie, in f32 units: x of (token t, matrix n) at xFirst + t xToken + n xBatch, y likewise. */
 export interface Place {
@@ -20,15 +23,29 @@ export interface Place {
 }
 
 
+/** The chosen experts of a call's tokens, and the same sorted by expert for prefill (expert_group). */
+export interface Routing {
+  ids: Tensor; // [T, TOP] u32
+  list: Tensor; // [E, T] u32
+  tiles: Tensor; // [most tiles, 4] u32
+  TOP: number;
+}
+
+/** Rows and tokens of one tile of a matrix product. */
+export const TILE = { TILE_ROWS: 64, TILE_TOKENS: 32 };
+
 export class Plan {
   readonly calls: (Call | Copy)[] = [];
   readonly phase: Phase;
+  /** One token at a time: matrix-vector products and the recurrence, instead of matrix products and the chunk form. */
+  readonly single: boolean;
   readonly #gpu: Gpu;
   readonly #step: Tensor;
 
   constructor(gpu: Gpu, phase: Phase, step: Tensor) {
     this.#gpu = gpu;
     this.phase = phase;
+    this.single = phase === 'decode' || phase === 'draw';
     this.#step = step;
   }
 
@@ -81,12 +98,17 @@ export class Plan {
         Y_TOKEN: yToken,
         Y_BATCH: yBatch,
       };
-      this.runMatrix(K.matvec, consts, { x, y }, w, part, [this.sum], this.lanes(w.cols / 8));
+      if (this.single) {
+        this.runMatrix(K.matvec, consts, { x, y }, w, part, [this.sum], this.lanes(w.cols / 8));
+      } else {
+        this.runMatrix(K.matmul, { ...consts, ...TILE }, { x, y }, w, part, [K.outer, K.tile, K.step]);
+      }
     }
   }
 
-  /** y[t, j] = W[ids[t, j]] x[t] for each chosen expert j, or of x[t, j] where every slot has an input of its own. */
-  experts(w: Matrix, ids: Tensor, TOP: number, x: Tensor, y: Tensor, input: 'token' | 'slot'): void {
+  /** y[t, j] = W[e] x[t] for each chosen expert e = ids[t, j], or of x[t, j] where every slot has an input of its own. */
+  experts(w: Matrix, routing: Routing, x: Tensor, y: Tensor, input: 'token' | 'slot'): void {
+    const { ids, list, tiles, TOP } = routing;
     for (const part of w.parts) {
       const consts = {
         ROWS: w.rows,
@@ -100,7 +122,12 @@ export class Plan {
         Y_TOKEN: TOP * w.rows,
         Y_BATCH: w.rows,
       };
-      this.runMatrix(K.expertMatvec, consts, { ids, x, y }, w, part, [this.sum], this.lanes(w.cols / 8));
+      if (this.single) {
+        this.runMatrix(K.expertMatvec, consts, { ids, x, y }, w, part, [this.sum], this.lanes(w.cols / 8));
+      } else {
+        const grouped = { ...consts, ...TILE, EXPERTS: w.batch };
+        this.runMatrix(K.expertMatmul, grouped, { list, tiles, x, y }, w, part, [K.outer, K.tile]);
+      }
     }
   }
 
