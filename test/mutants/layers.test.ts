@@ -1,0 +1,4 @@
+import { layerMutants } from './layers.ts';
+import { testMutants } from './mutant.ts';
+
+testMutants(layerMutants);

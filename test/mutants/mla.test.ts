@@ -1,0 +1,4 @@
+import { mlaMutants } from './mla.ts';
+import { testMutants } from './mutant.ts';
+
+testMutants(mlaMutants);

@@ -1,0 +1,72 @@
+/** Known bugs of latent attention. */
+import { mlaAppend, mlaAttend, mlaMerge } from '../../workers/kernels.ts';
+import { TREE_64 } from '../kernels/layers.ts';
+import {
+  checkMlaAppend,
+  checkMlaAttend,
+  checkMlaMerge,
+  type AppendCase,
+  type AttendCase,
+} from '../kernels/mla.ts';
+import { mutant, type Mutant } from './mutant.ts';
+
+const rows: AppendCase = {
+  L: 64,
+  R: 32,
+  T: 5,
+  position: 12,
+  first: 8,
+  segment: 16,
+  cache: 'f32',
+  sum: TREE_64,
+  eps: 1e-5,
+  size: 1e-2,
+};
+const attended: AttendCase = {
+  H: 3,
+  K: 16,
+  R: 8,
+  L: 32,
+  T: 9,
+  position: 150,
+  segment: 512,
+  slices: 2,
+  queries: 16,
+  cache: 'f32',
+  size: 3,
+};
+const slices = { H: 2, L: 64, T: 3, slices: 5, empty: [1] };
+const attend = (why: string, find: string, replace: string, c: Partial<AttendCase> = {}) =>
+  mutant(mlaAttend, why, find, replace, (k) => checkMlaAttend(k, { ...attended, ...c }));
+
+export const mlaMutants: Mutant[] = [
+  mutant(
+    mlaAppend,
+    'eps outside the root',
+    'inverseSqrt(total / f32(LATENT) + EPS)',
+    '1.0 / (sqrt(total / f32(LATENT)) + EPS)',
+    (k) => checkMlaAppend(k, rows),
+  ),
+  mutant(mlaAppend, 'the shared key normalised, too', 'if (i < LATENT / 4u)', 'if (true)', (k) =>
+    checkMlaAppend(k, rows),
+  ),
+  mutant(
+    mlaAppend,
+    'every call written from the first row',
+    'step.position + group.x',
+    'group.x',
+    (k) => checkMlaAppend(k, rows),
+  ),
+  attend('a token that does not see itself', '> visible', '>= visible'),
+  attend('a token that sees the next one', 'HEADS;\n  let own_four', 'HEADS + 1u;\n  let own_four'),
+  attend('sums not brought to a larger top', 'exp(tops[lane] - top)', 'vec4f(1.0)'),
+  attend("the head's own key part for the shared one", '+ NOPE / 4u', ''),
+  attend('the shared part of the score unscaled', 'SCALE * q[', 'q['),
+  attend('each segment on its own', 'before.y != 0.0', 'false', { segment: 64 }),
+  mutant(mlaMerge, 'slices added as they are', 'exp(slice.x - top)', '1.0', (k) =>
+    checkMlaMerge(k, slices),
+  ),
+  mutant(mlaMerge, 'the part of a slice that saw nothing', 'slice.y != 0.0', 'true', (k) =>
+    checkMlaMerge(k, slices),
+  ),
+];

@@ -1,0 +1,4 @@
+import { moeMutants } from './moe.ts';
+import { testMutants } from './mutant.ts';
+
+testMutants(moeMutants);

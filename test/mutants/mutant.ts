@@ -1,0 +1,47 @@
+/**
+ * Known bugs, put back: one line of a shader is replaced in memory, and the kernel's own check must see it. A check that
+ * stays green with a bug in place checks nothing.
+ */
+import { expect, test } from 'vitest';
+import type { Kernel } from '../../workers/gpu.ts';
+
+export interface Mutant {
+  kernel: string;
+  /** What the bug is, in the words of someone who makes it. */
+  why: string;
+  /** What the kernel's check gives for it as it stands: a relative RMS. */
+  sound: () => Promise<number>;
+  /** And with the bug in place. */
+  broken: () => Promise<number>;
+}
+
+let made = 0;
+
+/** A kernel with `find` replaced by `replace` wherever it stands. Throws where it stands nowhere: the shader has moved on. */
+export function mutant<B extends string, C extends string>(
+  kernel: Kernel<B, C>,
+  why: string,
+  find: string,
+  replace: string,
+  check: (kernel: Kernel<B, C>) => Promise<number>,
+): Mutant {
+  if (!kernel.source.includes(find)) throw new Error(`${kernel.name} has no "${find}"`);
+  // Programs are told apart by the length of their source, among other things: none may be as long as another.
+  const source = kernel.source.replaceAll(find, replace) + ' '.repeat(1000 * ++made);
+  return {
+    kernel: kernel.name,
+    why,
+    sound: () => check(kernel),
+    broken: () => check({ ...kernel, source }),
+  };
+}
+
+/** A test for each: green without the bug, red with it. */
+export function testMutants(mutants: Mutant[]): void {
+  for (const { kernel, why, sound, broken } of mutants) {
+    test(`${kernel} is caught: ${why}`, async () => {
+      expect(await sound()).toBeLessThan(1e-5);
+      expect(await broken()).toBeGreaterThan(1e-4);
+    });
+  }
+}

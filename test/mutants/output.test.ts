@@ -1,0 +1,4 @@
+import { outputMutants } from './output.ts';
+import { testMutants } from './mutant.ts';
+
+testMutants(outputMutants);
