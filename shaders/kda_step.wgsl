@@ -7,16 +7,17 @@
 //
 // Shapes  mixed [T, q | k | v] with q, k [H, K], v [H, V]   g [T, H, K]   beta [T, H]   o [T, H, V]
 //         S [H, K, V] f32, V fastest
-// Grid    (V / COLUMNS, H): value columns never meet, so V is cut freely. 256 lanes share COLUMNS columns: lane (part, column)
-//         keeps every PARTS-th row of its column in registers, so that S is read once and written once per call
+// Grid    (V / COLUMNS, H): value columns never meet, so V is cut freely. PARTS lanes share a column: each keeps every
+//         PARTS-th row of it in registers, so that S is read once and written once per call
 // Links   step
 // Oracle  test/reference/kda.ts step      Source  FLA ops/kda/naive.py
 // With p = S^T q taken before the write, o = p + (q . k) u: what is held and what is read come from one pass over S.
 const H = 32u;
 const K = 128u;
 const V = 128u;
+const PARTS = 8u; // 8 fill a GPU; on a processor, where a barrier costs more than a column, 1
 const COLUMNS = 32u;
-const PARTS = 256u / COLUMNS;
+const LANES = PARTS * COLUMNS;
 const ROWS = (K + PARTS - 1u) / PARTS;
 @group(0) @binding(0) var<storage, read> mixed: array<f32>;
 @group(0) @binding(1) var<storage, read> g: array<f32>;
@@ -24,9 +25,9 @@ const ROWS = (K + PARTS - 1u) / PARTS;
 @group(0) @binding(3) var<storage, read_write> S: array<f32>;
 @group(0) @binding(4) var<storage, read_write> o: array<f32>;
 var<workgroup> channel: array<vec4f, ROWS * PARTS>; // exp g, k, q of one token; zeros past K
-var<workgroup> partial: array<vec4f, 256>; // of a column, over one part of its rows: S^T k, S^T q, q . k
+var<workgroup> partial: array<vec4f, LANES>; // of a column, over one part of its rows: S^T k, S^T q, q . k
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn kda_step(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let h = group.y;
   let column = lane % COLUMNS;
@@ -40,7 +41,7 @@ fn kda_step(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
   for (var t = 0u; t < step.tokens; t++) {
     let q_first = t * (2u * H * K + H * V) + h * K;
     let v = mixed[q_first - h * K + 2u * H * K + h * V + e];
-    for (var d = lane; d < ROWS * PARTS; d += 256u) {
+    for (var d = lane; d < ROWS * PARTS; d += LANES) {
       let at = min(d, K - 1u);
       let row = vec4f(exp(g[(t * H + h) * K + at]), mixed[q_first + H * K + at], mixed[q_first + at], 0.0);
       channel[d] = select(vec4f(), row, d < K);

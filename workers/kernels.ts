@@ -34,10 +34,10 @@ import normSource from '../shaders/norm.wgsl?raw';
 import routeSource from '../shaders/route.wgsl?raw';
 import shortConvSource from '../shaders/short_conv.wgsl?raw';
 import swigluSource from '../shaders/swiglu.wgsl?raw';
+import topLogitsSource from '../shaders/top_logits.wgsl?raw';
 import { kernel, type Library } from './gpu.ts';
 import type { TensorType } from './quant.ts';
 
-import topLogitsSource from '../shaders/top_logits.wgsl?raw';
 // ------------------------------------------------------------------------------------------- libraries
 
 export const activation: Library = { name: 'activation', source: activationSource };
@@ -134,9 +134,10 @@ export const kdaGate = kernel('kda_gate', kdaGateSource, {
   grid: (c, tokens) => [c.H, tokens, 1],
 });
 
+/** PARTS lanes share a value column: 8 on a GPU, 1 on a processor. */
 export const kdaStep = kernel('kda_step', kdaStepSource, {
   binds: ['mixed', 'g', 'beta', 'S', 'o'],
-  consts: ['H', 'K', 'V'],
+  consts: ['H', 'K', 'V', 'PARTS'],
   grid: (c) => [Math.ceil(c.V / 32), c.H, 1],
 });
 

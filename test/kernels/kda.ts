@@ -214,15 +214,20 @@ export function apart(
   return Math.max(rmsF32(actual.o, expected.o), rmsF32(actual.S, expected.S));
 }
 
+export interface StepSizes extends KdaSizes {
+  /** Lanes that share a value column. */
+  parts: number;
+}
+
 export async function runKdaStep(
   kernel: typeof kernels.kdaStep,
-  { T, H, K, V }: KdaSizes,
+  { T, H, K, V, parts: PARTS }: StepSizes,
   { mixed, g, beta, S }: RecurrenceBuffers,
 ): Promise<RecurrenceResult> {
   const out = await dispatch({
     kernel,
     libraries: [step],
-    consts: { H, K, V },
+    consts: { H, K, V, PARTS },
     inputs: { mixed, g, beta, S },
     outputs: { o: T * H * V },
     tokens: T,
@@ -232,7 +237,7 @@ export async function runKdaStep(
 
 export async function checkKdaStep(
   kernel: typeof kernels.kdaStep,
-  c: RecurrenceCase,
+  c: RecurrenceCase & StepSizes,
 ): Promise<number> {
   const { inputs, buffers } = recurrence(c);
   return apart(await runKdaStep(kernel, c, buffers), stepByStep(c, inputs, buffers.S));

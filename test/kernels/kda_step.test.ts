@@ -7,10 +7,11 @@ import {
   recurrence,
   runKdaStep,
   type RecurrenceCase,
+  type StepSizes,
 } from './kda.ts';
 
-const CASE: RecurrenceCase = {
-  ...{ T: 20, H: 3, K: 64, V: 32 },
+const CASE: RecurrenceCase & StepSizes = {
+  ...{ T: 20, H: 3, K: 64, V: 32, parts: 8 },
   ...{ decay: 'gentle', beta: 'open', keys: 'random' },
 };
 
@@ -31,7 +32,7 @@ test('kda_step: any number of tokens', async () => {
   }
 });
 
-test('kda_step: head sizes that differ, that fill no workgroup, and those of a large model', async () => {
+test('kda_step: head sizes that differ, that fill no workgroup, and those of a large model, however many share a column', async () => {
   const sizes = [
     { H: 3, K: 16, V: 64 },
     { H: 2, K: 60, V: 20 },
@@ -40,8 +41,11 @@ test('kda_step: head sizes that differ, that fill no workgroup, and those of a l
     { H: 32, K: 128, V: 128, T: 1 },
   ];
   for (const size of sizes) {
-    const c = { ...CASE, ...size };
-    expect(await checkKdaStep(kdaStep, c), `${c.K} x ${c.V}`).toBeLessThan(2e-6);
+    for (const parts of [1, 2, 8]) {
+      const c = { ...CASE, ...size, parts };
+      const figure = await checkKdaStep(kdaStep, c);
+      expect(figure, `${c.K} x ${c.V}, ${parts}`).toBeLessThan(2e-6);
+    }
   }
 });
 
