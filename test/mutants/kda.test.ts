@@ -1,0 +1,4 @@
+import { kdaMutants } from './kda.ts';
+import { testMutants } from './mutant.ts';
+
+testMutants(kdaMutants);
