@@ -6,10 +6,11 @@
 import type { Library } from '../../workers/gpu.ts';
 import { activation, outer, step, sumTree, tile as tileLibrary } from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
+import type { TensorType } from '../../workers/quant.ts';
 import { dispatch, randomValues, type Inputs } from '../gpu.ts';
 import { relativeRms } from '../reference/compare.ts';
 import { add, linear, rmsNorm, silu } from '../reference/layers.ts';
-import { randomMatrix, type TestFormat } from './matrices.ts';
+import { randomMatrix } from './matrices.ts';
 
 /** A library of sums and how many lanes it sums over. */
 export interface Sum {
@@ -34,7 +35,7 @@ export function same(actual: ArrayLike<number>, expected: ArrayLike<number>): nu
 // ------------------------------------------------------------------------------------------- embedding
 
 export interface EmbedCase {
-  format: TestFormat;
+  format: TensorType;
   D: number;
   tokens: number[];
   position: number;
@@ -132,7 +133,7 @@ export async function checkAddNorm(
 // --------------------------------------------------------------------------------------------- products
 
 export interface ProductCase {
-  format: TestFormat;
+  format: TensorType;
   rows: number;
   cols: number;
   T: number;

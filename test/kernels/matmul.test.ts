@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { matmul } from '../../workers/kernels.ts';
 import { checkMatmul, TILES } from './layers.ts';
-import { FORMATS } from './matrices.ts';
+import { FORMATS, OTHER_FORMATS } from './matrices.ts';
 
 const plain = { batch: 1, sharedX: false, apart: false };
 const [SMALL] = TILES;
@@ -42,4 +42,9 @@ test('matmul: the long rows of a large model', async () => {
     const c = { ...plain, format: 'Q4_0' as const, rows: 40, cols, T: 9 };
     expect(await checkMatmul(matmul, c, SMALL!), `${cols} columns`).toBeLessThan(3e-6); // one long sum
   }
+});
+
+test.each(OTHER_FORMATS)('matmul %s', async (format) => {
+  const c = { ...plain, format, rows: 37, cols: 512, T: 9, apart: true };
+  expect(await checkMatmul(matmul, c, SMALL!)).toBeLessThan(1e-6);
 });

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { matvec } from '../../workers/kernels.ts';
 import { sums } from '../gpu.ts';
 import { checkMatvec, TREE_64 } from './layers.ts';
-import { FORMATS } from './matrices.ts';
+import { FORMATS, OTHER_FORMATS } from './matrices.ts';
 
 const plain = { batch: 1, sharedX: false, apart: false };
 
@@ -47,3 +47,8 @@ for (const format of FORMATS) {
     }
   });
 }
+
+test.each(OTHER_FORMATS)('matvec %s', async (format) => {
+  const c = { ...plain, format, rows: 11, cols: 512, T: 2, apart: true };
+  expect(await checkMatvec(matvec, c, TREE_64)).toBeLessThan(1e-6);
+});

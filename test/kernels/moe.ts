@@ -9,11 +9,12 @@ import {
   tile as tileLibrary,
 } from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
+import type { TensorType } from '../../workers/quant.ts';
 import { dispatch, random, randomValues } from '../gpu.ts';
 import { linear } from '../reference/layers.ts';
 import { route as reference } from '../reference/moe.ts';
 import { rms, same, type Tile } from './layers.ts';
-import { randomMatrix, type TestFormat } from './matrices.ts';
+import { randomMatrix } from './matrices.ts';
 
 // ----------------------------------------------------------------------------------------------- router
 
@@ -76,7 +77,7 @@ function idsOf({ T, top, assign }: GroupCase): Uint32Array<ArrayBuffer> {
 }
 
 export interface ExpertCase extends GroupCase {
-  format: TestFormat;
+  format: TensorType;
   rows: number;
   cols: number;
   /** First experts of the parts that the stack is split into, each a dispatch. */
