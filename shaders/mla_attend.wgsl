@@ -50,6 +50,30 @@ fn query(n: u32, column: u32) -> vec4f {
   return SCALE * q[n * ((NOPE + SHARED) / 4u) + NOPE / 4u + column - LATENT / 4u];
 }
 
+// (top, sum) of the segments before; a part is not read where they said nothing, since then nothing was written.
+fn before(n: u32, slice: u32) -> vec2f {
+  if (FIRST == 0u || n >= step.tokens * HEADS) {
+    return vec2f(LOWEST, 0.0);
+  }
+  return stats[n * SLICES + slice];
+}
+fn part_before(n: u32, slice: u32, at: u32) -> vec4f {
+  if (before(n, slice).y == 0.0) {
+    return vec4f();
+  }
+  return parts[(n * SLICES + slice) * (LATENT / 4u) + at];
+}
+fn keep(n: u32, slice: u32, top: f32, sum: f32) {
+  if (n < step.tokens * HEADS) {
+    stats[n * SLICES + slice] = vec2f(top, sum);
+  }
+}
+fn keep_part(n: u32, slice: u32, at: u32, part: vec4f) {
+  if (n < step.tokens * HEADS) {
+    parts[(n * SLICES + slice) * (LATENT / 4u) + at] = part;
+  }
+}
+
 @compute @workgroup_size(256)
 fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let slice = group.x;
@@ -71,30 +95,25 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
   let own_four = lane / 64u * OWN;
   let column = lane % 64u;
   var sums: array<vec4f, OWN>;
-  var acc: array<mat4x4f, OWN * COLUMNS>; // [four, column]: a matrix column per query
+  var acc: array<mat4x4f, OWN * COLUMNS>; // [four, column]: a matrix column per query; constant loops keep it in registers
+  if (FIRST > 0u) { // go on where the segment before left off
+    for (var i = 0u; i < OWN; i++) {
+      let n = first_n + 4u * (own_four + i);
+      sums[i] = vec4f(before(n, slice).y, before(n + 1u, slice).y, before(n + 2u, slice).y, before(n + 3u, slice).y);
+      for (var k = 0u; k < COLUMNS; k++) {
+        let at = min(column + 64u * k, LATENT / 4u - 1u);
+        acc[i * COLUMNS + k] = mat4x4f(
+          part_before(n, slice, at), part_before(n + 1u, slice, at),
+          part_before(n + 2u, slice, at), part_before(n + 3u, slice, at),
+        );
+      }
+    }
+  }
   if (lane < FOURS) {
-    tops[lane] = vec4f(LOWEST);
+    let n = first_n + 4u * lane;
+    tops[lane] = vec4f(before(n, slice).x, before(n + 1u, slice).x, before(n + 2u, slice).x, before(n + 3u, slice).x);
   }
   workgroupBarrier();
-  if (FIRST > 0u) { // go on where the segment before left off
-    for (var i = 0u; i < 4u * OWN; i++) {
-      let n = first_n + 4u * own_four + i;
-      let before = stats[min(n, end_n - 1u) * SLICES + slice];
-      if (n < end_n && before.y != 0.0) {
-        sums[i / 4u][i % 4u] = before.y;
-        for (var k = 0u; k < COLUMNS; k++) {
-          let at = min(column + 64u * k, LATENT / 4u - 1u);
-          acc[i / 4u * COLUMNS + k][i % 4u] = parts[(n * SLICES + slice) * (LATENT / 4u) + at];
-        }
-      }
-    }
-    if (lane < FOURS) {
-      for (var j = 0u; j < 4u; j++) {
-        let n = first_n + 4u * lane + j;
-        tops[lane][j] = select(LOWEST, stats[n * SLICES + slice].x, n < end_n);
-      }
-    }
-  }
 
   for (var row0 = start; row0 < end; row0 += ROWS) {
     var scores = vec4f();
@@ -155,14 +174,22 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     }
   }
 
-  for (var i = 0u; i < 4u * OWN; i++) {
-    let n = first_n + 4u * own_four + i;
-    if (n < end_n) {
-      if (column == 0u) {
-        stats[n * SLICES + slice] = vec2f(tops[own_four + i / 4u][i % 4u], sums[i / 4u][i % 4u]);
-      }
-      for (var k = column; k < LATENT / 4u && start < end; k += 64u) {
-        parts[(n * SLICES + slice) * (LATENT / 4u) + k] = acc[i / 4u * COLUMNS + k / 64u][i % 4u];
+  for (var i = 0u; i < OWN; i++) {
+    let n = first_n + 4u * (own_four + i);
+    let top = tops[own_four + i];
+    if (column == 0u) {
+      keep(n, slice, top.x, sums[i].x);
+      keep(n + 1u, slice, top.y, sums[i].y);
+      keep(n + 2u, slice, top.z, sums[i].z);
+      keep(n + 3u, slice, top.w, sums[i].w);
+    }
+    for (var k = 0u; k < COLUMNS; k++) {
+      let at = column + 64u * k;
+      if (start < end && at < LATENT / 4u) {
+        keep_part(n, slice, at, acc[i * COLUMNS + k][0]);
+        keep_part(n + 1u, slice, at, acc[i * COLUMNS + k][1]);
+        keep_part(n + 2u, slice, at, acc[i * COLUMNS + k][2]);
+        keep_part(n + 3u, slice, at, acc[i * COLUMNS + k][3]);
       }
     }
   }

@@ -40,10 +40,14 @@ fn tile_product(w_row: u32, y_row: u32, rows: u32, n_first: u32, count: u32, lan
       let low = transpose(mat4x4f(r0[0], r1[0], r2[0], r3[0]));
       let high = transpose(mat4x4f(r0[1], r1[1], r2[1], r3[1]));
       let at = 8u * b * ROW_FOURS + (w_four ^ (2u * b));
-      for (var k = 0u; k < 4u; k++) {
-        w_tile[at + k * ROW_FOURS] = low[k];
-        w_tile[at + (k + 4u) * ROW_FOURS] = high[k];
-      }
+      w_tile[at + 0u * ROW_FOURS] = low[0];
+      w_tile[at + 1u * ROW_FOURS] = low[1];
+      w_tile[at + 2u * ROW_FOURS] = low[2];
+      w_tile[at + 3u * ROW_FOURS] = low[3];
+      w_tile[at + 4u * ROW_FOURS] = high[0];
+      w_tile[at + 5u * ROW_FOURS] = high[1];
+      w_tile[at + 6u * ROW_FOURS] = high[2];
+      w_tile[at + 7u * ROW_FOURS] = high[3];
     }
     if (x_four < TOKEN_FOURS) {
       let q0 = x_first + quad(first + b, 0u);
@@ -51,10 +55,14 @@ fn tile_product(w_row: u32, y_row: u32, rows: u32, n_first: u32, count: u32, lan
       let low = transpose(mat4x4f(x[q0.x], x[q0.y], x[q0.z], x[q0.w]));
       let high = transpose(mat4x4f(x[q1.x], x[q1.y], x[q1.z], x[q1.w]));
       let at = 8u * b * TOKEN_FOURS + (x_four ^ (2u * b));
-      for (var k = 0u; k < 4u; k++) {
-        x_tile[at + k * TOKEN_FOURS] = low[k];
-        x_tile[at + (k + 4u) * TOKEN_FOURS] = high[k];
-      }
+      x_tile[at + 0u * TOKEN_FOURS] = low[0];
+      x_tile[at + 1u * TOKEN_FOURS] = low[1];
+      x_tile[at + 2u * TOKEN_FOURS] = low[2];
+      x_tile[at + 3u * TOKEN_FOURS] = low[3];
+      x_tile[at + 4u * TOKEN_FOURS] = high[0];
+      x_tile[at + 5u * TOKEN_FOURS] = high[1];
+      x_tile[at + 6u * TOKEN_FOURS] = high[2];
+      x_tile[at + 7u * TOKEN_FOURS] = high[3];
     }
     workgroupBarrier();
     for (var k = 0u; k < 32u; k++) {
@@ -74,30 +82,46 @@ fn tile_product(w_row: u32, y_row: u32, rows: u32, n_first: u32, count: u32, lan
       }
     }
   }
-  for (var j = 0u; j < 4u; j++) {
-    let token = 4u * x_own + j;
-    if (token < count) {
-      let at = y_start(n_first + token) + y_row;
-      tile_write(at, 4u * w_own, rows, near[j]);
-      if (TILE_ROWS > 32u) {
-        tile_write(at, 4u * w_own + 32u, rows, more_rows[j]);
-      }
-    }
-    if (TILE_TOKENS > 32u && token + 32u < count) {
-      let at = y_start(n_first + token + 32u) + y_row;
-      tile_write(at, 4u * w_own, rows, more_tokens[j]);
-      if (TILE_ROWS > 32u) {
-        tile_write(at, 4u * w_own + 32u, rows, more_both[j]);
-      }
-    }
+  // Matrices are indexed by constants throughout: a variable would move them out of registers.
+  tile_write(near, 4u * w_own, rows, 4u * x_own, count, n_first, y_row);
+  if (TILE_ROWS > 32u) {
+    tile_write(more_rows, 4u * w_own + 32u, rows, 4u * x_own, count, n_first, y_row);
+  }
+  if (TILE_TOKENS > 32u) {
+    tile_write(more_tokens, 4u * w_own, rows, 4u * x_own + 32u, count, n_first, y_row);
+  }
+  if (TILE_ROWS > 32u && TILE_TOKENS > 32u) {
+    tile_write(more_both, 4u * w_own + 32u, rows, 4u * x_own + 32u, count, n_first, y_row);
+  }
+}
+
+fn tile_write(m: mat4x4f, row: u32, rows: u32, token: u32, count: u32, n_first: u32, y_row: u32) {
+  if (token < count) {
+    tile_write_token(y_start(n_first + token) + y_row, row, rows, m[0]);
+  }
+  if (token + 1u < count) {
+    tile_write_token(y_start(n_first + token + 1u) + y_row, row, rows, m[1]);
+  }
+  if (token + 2u < count) {
+    tile_write_token(y_start(n_first + token + 2u) + y_row, row, rows, m[2]);
+  }
+  if (token + 3u < count) {
+    tile_write_token(y_start(n_first + token + 3u) + y_row, row, rows, m[3]);
   }
 }
 
 // Four rows of one token, those that exist.
-fn tile_write(at: u32, row: u32, rows: u32, values: vec4f) {
-  for (var i = 0u; i < 4u; i++) {
-    if (row + i < rows) {
-      y[at + row + i] = values[i];
-    }
+fn tile_write_token(at: u32, row: u32, rows: u32, values: vec4f) {
+  if (row < rows) {
+    y[at + row] = values.x;
+  }
+  if (row + 1u < rows) {
+    y[at + row + 1u] = values.y;
+  }
+  if (row + 2u < rows) {
+    y[at + row + 2u] = values.z;
+  }
+  if (row + 3u < rows) {
+    y[at + row + 3u] = values.w;
   }
 }

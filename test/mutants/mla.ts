@@ -62,7 +62,7 @@ export const mlaMutants: Mutant[] = [
   attend('sums not brought to a larger top', 'exp(tops[lane] - top)', 'vec4f(1.0)'),
   attend("the head's own key part for the shared one", '+ NOPE / 4u', ''),
   attend('the shared part of the score unscaled', 'SCALE * q[', 'q['),
-  attend('each segment on its own', 'before.y != 0.0', 'false', { segment: 64 }),
+  attend('each segment on its own', 'FIRST == 0u ||', 'true ||', { segment: 64 }),
   mutant(mlaMerge, 'slices added as they are', 'exp(slice.x - top)', '1.0', (k) =>
     checkMlaMerge(k, slices),
   ),
