@@ -311,3 +311,133 @@ export interface EngineApi {
   /** Resolves with the reason when the GPU goes away; never otherwise. */
   lost(): Promise<string>;
 }
+
+/** The same engine, looked into. Everything here leaves untouched what `generate` would say. */
+export interface MemoryApi {
+  layers(): Promise<LayerLists>;
+  /** Begin, change (another layer or head) or end (null) a recording of the present branch. */
+  watch(watch: Watch | null, onFrame: (frame: Frame) => void): Promise<void>;
+  /** Fails: Refused where nothing is recorded or the position is out of range. */
+  inspect<K extends Inquiry['kind']>(inquiry: Extract<Inquiry, { kind: K }>): Promise<Answers[K]>;
+  branches(): Promise<Branch[]>;
+  /** A branch that goes on after `position` of the present one, optionally with another token there, and becomes the present one. */
+  fork(position: number, token: number | null, interventions: Intervention[]): Promise<Branch>;
+  /** Make a branch the present one. */
+  select(branch: number): Promise<void>;
+  /** Go on from where the present branch ends, without a new prompt. */
+  proceed(sampling: Sampling, onToken: (t: Token) => void): Promise<Stop>;
+  /** Frobenius norm of the difference of two branches' memories, [KDA layer, head]. */
+  compare(a: number, b: number): Promise<Float32Array>;
+}
+
+// ------------------------------------------------------------------------------------------- the memory
+
+/** KDA and MoE layers in order; views index their arrays by the place in these lists. Layers count from 0. */
+export interface LayerLists {
+  kda: number[];
+  mla: number[];
+  moe: number[];
+}
+
+/**
+ * What one token did to the model, for all layers: one record per token of the conversation, prompt included. Arrays are
+ * [KDA layer, head] unless said otherwise. Definitions in docs/MATH.md.
+ */
+export interface TokenRecord {
+  position: number;
+  id: number;
+  text: string;
+  /** |u|: size of what was written. */
+  written: Float32Array;
+  /** beta, 0 to 1. */
+  writeStrength: Float32Array;
+  /** Cosine of what the memory held for this key and the value: 1 it knew, 0 news, below 0 a contradiction. */
+  known: Float32Array;
+  /** Median half-life over the key channels, in tokens. */
+  halfLife: Float32Array;
+  /** Frobenius norm of the memory after the token. */
+  energy: Float32Array;
+  /** [MoE layer, expertsUsed] chosen experts and their weights. */
+  experts: Uint32Array;
+  expertWeights: Float32Array;
+  /** Best next tokens after this one, and the entropy of the distribution in nats; absent (empty, NaN) where no logits were made. */
+  candidates: { id: number; text: string; logprob: number }[];
+  entropy: number;
+}
+
+/** Recall of every token so far in one KDA layer after `position`: median over heads, or one head's. [position + 1] */
+export interface RecallFrame {
+  layer: number;
+  head: number | 'median';
+  position: number;
+  recall: Float32Array;
+}
+
+/** What is recorded while the model runs. Nothing is, and nothing costs, while no one watches. */
+export interface Watch {
+  /** The KDA layer whose recall is followed. */
+  layer: number;
+  head: number | 'median';
+  /** Bytes that the recording may take; the oldest details are recomputed when asked for. */
+  budgetBytes: number;
+}
+
+/** What a watcher is sent: newest wins, arrays are transferred. */
+export type Frame =
+  | { kind: 'tokens'; records: TokenRecord[] }
+  | { kind: 'recall'; frame: RecallFrame }
+  | { kind: 'forgotten'; from: number } // records from this position on no longer hold: the conversation went back
+  | { kind: 'budget'; bytes: number };
+
+/** A question about the recorded conversation at a token; answered exactly, by replay from a snapshot where needed. */
+export type Inquiry =
+  | { kind: 'gates'; layer: number; from: number; to: number }
+  | { kind: 'memory'; layer: number; head: number; position: number }
+  | { kind: 'thumbnails'; position: number }
+  | { kind: 'recall'; layer: number; head: number | 'median'; position: number }
+  | { kind: 'reach'; layer: number; head: number; position: number }
+  | { kind: 'router'; layer: number; position: number }
+  | { kind: 'lens'; position: number };
+
+/** Answers, by the kind of inquiry. */
+export interface Answers {
+  /** [tokens, heads, keys] half-lives in tokens; Infinity where a channel does not forget. */
+  gates: { halfLife: Float32Array; tokens: number };
+  /** [keys, values] after the token; what the token changed; singular values, largest first. */
+  memory: {
+    cells: Float32Array;
+    change: Float32Array;
+    energy: number;
+    effectiveRank: number;
+    singularValues: Float32Array;
+  };
+  /** [KDA layer, head, 8, 8] root mean squares of blocks of the memory. */
+  thumbnails: { cells: Float32Array };
+  /** [position + 1] each; `overwrittenBy` is -1 where nothing took much away. */
+  recall: { recall: Float32Array; ink: Float32Array; overwrittenBy: Int32Array };
+  /** [position + 1] weight with which this token reads each earlier value: signed for KDA, softmax for MLA. */
+  reach: { weights: Float32Array };
+  /** [experts] sigmoid scores, selection bias, and the chosen ones. */
+  router: { scores: Float32Array; bias: Float32Array; chosen: Uint32Array; weights: Float32Array };
+  /** Three best tokens after each layer. */
+  lens: { layers: { id: number; text: string; probability: number }[][] };
+}
+
+/** A change to the recurrence from a token on, in some heads of some KDA layers. Neutral settings change nothing, bit for bit. */
+export type Intervention = { layers: number[]; heads: number[]; from: number } & (
+  | { kind: 'hold' } // the memory stays as it is
+  | { kind: 'zero' } // emptied once, at `from`
+  | { kind: 'forgetting'; factor: number } // g <- factor g; 0 never forgets, 1 is neutral
+  | { kind: 'deaf' } // beta <- 0
+  | { kind: 'forget'; token: number } // one delta step with that token's key and value 0, at `from`
+  | { kind: 'swap'; branch: number } // take these layers' memory from another branch, at `from`
+);
+
+/** One line of a conversation: it shares its past with its parent up to `forkedAt`. */
+export interface Branch {
+  id: number;
+  parent: number | null;
+  forkedAt: number;
+  ids: number[];
+  interventions: Intervention[];
+}
