@@ -54,7 +54,9 @@ async function main(): Promise<void> {
 
   if (arg.logits !== undefined) {
     const out = createWriteStream(arg.logits);
-    await engine.score(engine.encode(prompt), 'chunk', (_, rows) => out.write(new Uint8Array(rows.buffer)));
+    await engine.score(engine.encode(prompt), 'chunk', (_, rows) =>
+      out.write(new Uint8Array(rows.buffer)),
+    );
     out.end();
     await once(out, 'finish');
   }
@@ -75,7 +77,8 @@ async function main(): Promise<void> {
     },
     (token) => say(token.text),
   );
-  if (arg.json) console.log(JSON.stringify({ prompt: stop.promptIds, tokens: stop.ids, text: stop.text }));
+  if (arg.json)
+    console.log(JSON.stringify({ prompt: stop.promptIds, tokens: stop.ids, text: stop.text }));
   else console.log();
   if (arg.stats) {
     const { device, model } = engine.loaded;
@@ -88,8 +91,14 @@ async function main(): Promise<void> {
   engine.destroy();
 }
 
-function readPrompt(text: string | undefined, ids: string | undefined, raw: boolean, system: string | undefined): Prompt {
-  if (text === undefined) return { kind: 'ids', ids: ids!.split(',').map((id) => number('--ids', id)) };
+function readPrompt(
+  text: string | undefined,
+  ids: string | undefined,
+  raw: boolean,
+  system: string | undefined,
+): Prompt {
+  if (text === undefined)
+    return { kind: 'ids', ids: ids!.split(',').map((id) => number('--ids', id)) };
   if (raw) return { kind: 'raw', text };
   const before = system === undefined ? [] : [{ role: 'system' as const, content: system }];
   return { kind: 'chat', turns: [...before, { role: 'user', content: text }] };

@@ -49,7 +49,10 @@ function record(name: string, values: number[], unit: string, digits: number): S
 
 const gpu = await Gpu.open(await nodeGpu({ toggles: ['vulkan_enable_f16_on_nvidia'] }), FULL);
 const { name, software, features, maxBindingBytes } = gpu.report;
-say('adapter', `${name}${software ? ' (software)' : ''}; ${features.join(', ') || 'no optional features'}`);
+say(
+  'adapter',
+  `${name}${software ? ' (software)' : ''}; ${features.join(', ') || 'no optional features'}`,
+);
 results.adapter = gpu.report;
 
 // ------------------------------------------------------------------------------------------- the roofline
@@ -64,8 +67,12 @@ async function streamRead(): Promise<number> {
     grid: (c) => [c.LANES / 256, 1, 1],
   });
   const words = gpu.tensor('scratch', 'stream', [bytes / 4]);
-  const noise = Uint32Array.from({ length: 2 ** 22 }, (_, i) => Math.imul(i ^ 0x9e3779b9, 0x85ebca6b) ^ (i << 7));
-  for (let at = 0; at < bytes / 4; at += noise.length) gpu.write(words, at, noise.subarray(0, Math.min(noise.length, bytes / 4 - at)));
+  const noise = Uint32Array.from(
+    { length: 2 ** 22 },
+    (_, i) => Math.imul(i ^ 0x9e3779b9, 0x85ebca6b) ^ (i << 7),
+  );
+  for (let at = 0; at < bytes / 4; at += noise.length)
+    gpu.write(words, at, noise.subarray(0, Math.min(noise.length, bytes / 4 - at)));
   const sink = gpu.tensor('scratch', 'sink', [lanes]);
   const call = gpu.bind(gpu.program(row, [], { WORDS: bytes / 4, LANES: lanes }), { words, sink });
   await gpu.ready();
@@ -109,7 +116,8 @@ const greedy: Sampling = {
 };
 
 /** Ids that look like text to no one: the same for every run, and no stop tokens. */
-const ids = (count: number) => Array.from({ length: count }, (_, i) => 100 + ((i * 7919) % (model.vocabulary - 200)));
+const ids = (count: number) =>
+  Array.from({ length: count }, (_, i) => 100 + ((i * 7919) % (model.vocabulary - 200)));
 
 const decodeRates: number[] = [];
 const gaps: number[] = [];
@@ -128,14 +136,21 @@ for (let run = -1; run < runs; run++) {
 }
 const decode = record(`decode, ${decoded} tokens after 32`, decodeRates, 'tokens/s', 1);
 gaps.sort((a, b) => a - b);
-say('between tokens', `p50 ${gaps[gaps.length >> 1]?.toFixed(2)} ms, p95 ${gaps[Math.floor(gaps.length * 0.95)]?.toFixed(2)} ms`);
+say(
+  'between tokens',
+  `p50 ${gaps[gaps.length >> 1]?.toFixed(2)} ms, p95 ${gaps[Math.floor(gaps.length * 0.95)]?.toFixed(2)} ms`,
+);
 
 for (const length of software ? [32, 128] : [32, 512, 2048]) {
   const rates: number[] = [];
   const first: number[] = [];
   for (let run = -1; run < Math.min(runs, software ? 2 : runs); run++) {
     await engine.reset();
-    const stop = await engine.generate({ kind: 'ids', ids: ids(length) }, { ...greedy, maxTokens: 1 }, () => {});
+    const stop = await engine.generate(
+      { kind: 'ids', ids: ids(length) },
+      { ...greedy, maxTokens: 1 },
+      () => {},
+    );
     if (run < 0) continue;
     rates.push((1000 * (length - 1)) / stop.prefillMs);
     first.push(stop.firstTokenMs);
@@ -151,13 +166,22 @@ if (gpu.has('timestamp-query')) {
     const tokens = phase === 'decode' ? 1 : software ? 64 : 512;
     const rows = await engine.profile(phase, tokens, runs);
     const total = rows.reduce((sum, r) => sum + r.us, 0);
-    console.log(`\n${phase}, ${tokens} token(s): ${(total / 1000).toFixed(2)} ms of GPU time in ${rows.reduce((n, r) => n + r.calls, 0)} calls`);
+    console.log(
+      `\n${phase}, ${tokens} token(s): ${(total / 1000).toFixed(2)} ms of GPU time in ${rows.reduce((n, r) => n + r.calls, 0)} calls`,
+    );
     for (const { name, calls, us, bytes } of rows) {
       const rate = bytes / us / 1000;
-      const share = stream === null || phase === 'prefill' || bytes === 0 ? '' : `${((100 * rate) / stream).toFixed(1)} % of stream`;
-      console.log(`  ${name.padEnd(18)} ${String(calls).padStart(4)} calls ${us.toFixed(1).padStart(9)} us  ${share}`);
+      const share =
+        stream === null || phase === 'prefill' || bytes === 0
+          ? ''
+          : `${((100 * rate) / stream).toFixed(1)} % of stream`;
+      console.log(
+        `  ${name.padEnd(18)} ${String(calls).padStart(4)} calls ${us.toFixed(1).padStart(9)} us  ${share}`,
+      );
       if (stream !== null && phase === 'decode' && rate > 1.05 * stream && bytes > 64e6) {
-        throw new Error(`${name} reads ${rate.toFixed(0)} GB/s and the stream ${stream.toFixed(0)}: one of the two is wrong`);
+        throw new Error(
+          `${name} reads ${rate.toFixed(0)} GB/s and the stream ${stream.toFixed(0)}: one of the two is wrong`,
+        );
       }
     }
     results[phase] = { tokens, us: total, kernels: rows };
@@ -166,7 +190,10 @@ if (gpu.has('timestamp-query')) {
 const bytesPerToken = engine.decodeBytes();
 if (stream !== null) {
   const floorMs = bytesPerToken / stream / 1e6;
-  say('\nweights read per token', `${(bytesPerToken / 1e6).toFixed(1)} MB: ${floorMs.toFixed(3)} ms at the stream's rate, ${(100 * floorMs * decode.median / 1000).toFixed(1)} % reached`);
+  say(
+    '\nweights read per token',
+    `${(bytesPerToken / 1e6).toFixed(1)} MB: ${floorMs.toFixed(3)} ms at the stream's rate, ${((100 * floorMs * decode.median) / 1000).toFixed(1)} % reached`,
+  );
 }
 results.memory = engine.memory();
 say('memory', JSON.stringify(engine.memory()));

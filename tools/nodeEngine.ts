@@ -14,12 +14,17 @@ import { nodeGpu } from './nodeGpu.ts';
  */
 export function modelSources(model: string): ByteSource[] {
   const named = resolve('public/models', model);
-  const paths = existsSync(named) && statSync(named).isDirectory() ? folderShards(named) : splitShards(resolve(model));
+  const paths =
+    existsSync(named) && statSync(named).isDirectory()
+      ? folderShards(named)
+      : splitShards(resolve(model));
   return paths.map(fileSource);
 }
 
 function folderShards(folder: string): string[] {
-  const files = readdirSync(folder).filter((name) => name.endsWith('.gguf')).sort();
+  const files = readdirSync(folder)
+    .filter((name) => name.endsWith('.gguf'))
+    .sort();
   if (files.length === 0) throw new PalimpsestError('BadModel', `${folder} holds no .gguf file.`);
   return files.map((name) => join(folder, name));
 }
@@ -27,15 +32,24 @@ function folderShards(folder: string): string[] {
 function splitShards(path: string): string[] {
   if (!existsSync(path)) {
     const known = existsSync('public/models') ? readdirSync('public/models').join(', ') : 'none';
-    throw new PalimpsestError('BadModel', `There is no file ${path}, and no embedded model of that name (${known}).`);
+    throw new PalimpsestError(
+      'BadModel',
+      `There is no file ${path}, and no embedded model of that name (${known}).`,
+    );
   }
   const split = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/.exec(basename(path));
   if (!split) return [path];
   const count = Number(split[3]);
   return Array.from({ length: count }, (_, i) => {
-    const part = join(dirname(path), `${split[1]}-${String(i + 1).padStart(5, '0')}-of-${split[3]}.gguf`);
+    const part = join(
+      dirname(path),
+      `${split[1]}-${String(i + 1).padStart(5, '0')}-of-${split[3]}.gguf`,
+    );
     if (!existsSync(part)) {
-      throw new PalimpsestError('BadModel', `${part} is missing: this model has ${count} files, and all are needed.`);
+      throw new PalimpsestError(
+        'BadModel',
+        `${part} is missing: this model has ${count} files, and all are needed.`,
+      );
     }
     return part;
   });
@@ -54,9 +68,18 @@ function fileSource(path: string): ByteSource {
       const bytes = new Uint8Array(byteLength);
       let filled = 0;
       while (filled < byteLength) {
-        const { bytesRead } = await readAt(descriptor, bytes, filled, byteLength - filled, offset + filled);
+        const { bytesRead } = await readAt(
+          descriptor,
+          bytes,
+          filled,
+          byteLength - filled,
+          offset + filled,
+        );
         if (bytesRead === 0) {
-          throw new PalimpsestError('BadModel', `${path} ends at byte ${offset + filled}; ${byteLength - filled} more were expected.`);
+          throw new PalimpsestError(
+            'BadModel',
+            `${path} ends at byte ${offset + filled}; ${byteLength - filled} more were expected.`,
+          );
         }
         filled += bytesRead;
       }
@@ -66,8 +89,17 @@ function fileSource(path: string): ByteSource {
 }
 
 /** Load a model (see `modelSources`) on whatever adapter there is. */
-export async function openEngine(model: string, report: (p: LoadProgress) => void = () => {}): Promise<Engine> {
+export async function openEngine(
+  model: string,
+  report: (p: LoadProgress) => void = () => {},
+): Promise<Engine> {
   const shards = modelSources(model);
   const gpu = await Gpu.open(await nodeGpu({ toggles: ['vulkan_enable_f16_on_nvidia'] }), FULL);
-  return Engine.load({ gpu, shards, contextTokens: Infinity, report, clock: () => performance.now() });
+  return Engine.load({
+    gpu,
+    shards,
+    contextTokens: Infinity,
+    report,
+    clock: () => performance.now(),
+  });
 }

@@ -28,7 +28,9 @@ const prompts = recorded.slice(0, Number(arg.prompts));
 
 const engine = await openEngine(arg.model);
 const { device, model } = engine.loaded;
-console.log(`${model.name} on ${device.name} (${device.features.join(', ') || 'no optional features'})`);
+console.log(
+  `${model.name} on ${device.name} (${device.features.join(', ') || 'no optional features'})`,
+);
 const V = model.vocabulary;
 let wrong = 0;
 let steps = 0;
@@ -43,14 +45,18 @@ for (const path of paths) {
         if (step < 0) continue;
         const best = argmax(logits.subarray(row * V, (row + 1) * V));
         if (best !== prompt.exact[step]) {
-          missed.push(`step ${step}: ${best} for ${prompt.exact[step]} (margin ${prompt.exact_margin[step]})`);
+          missed.push(
+            `step ${step}: ${best} for ${prompt.exact[step]} (margin ${prompt.exact_margin[step]})`,
+          );
         }
       }
     });
     steps += prompt.tokens.length;
     wrong += missed.length;
     const right = prompt.tokens.length - missed.length;
-    console.log(`${path} ${n + 1}. ${prompt.kind}, ${prompt.ids.length} + ${prompt.tokens.length} tokens: ${right} right`);
+    console.log(
+      `${path} ${n + 1}. ${prompt.kind}, ${prompt.ids.length} + ${prompt.tokens.length} tokens: ${right} right`,
+    );
     for (const line of missed) console.log(`    ${line}`);
   }
 }

@@ -45,7 +45,13 @@ export function mergeCandidates(
     raw[i] = floats[at + 2]!;
   }
   return {
-    candidates: { ids, logits, raw, logSumExp: top + Math.log(sum), complete: count === vocabulary },
+    candidates: {
+      ids,
+      logits,
+      raw,
+      logSumExp: top + Math.log(sum),
+      complete: count === vocabulary,
+    },
     bad,
   };
 }

@@ -104,12 +104,18 @@ export class Engine {
         }
         return this.#tokenizer.encodeChat(prompt.turns, { generate: true });
       case 'raw':
-        return [...this.#tokenizer.prefix, ...this.#tokenizer.encode(prompt.text, { special: true })];
+        return [
+          ...this.#tokenizer.prefix,
+          ...this.#tokenizer.encode(prompt.text, { special: true }),
+        ];
       case 'ids': {
         const { vocabulary } = this.loaded.model;
         const bad = prompt.ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabulary);
         if (bad !== undefined) {
-          throw new PalimpsestError('Refused', `${bad} is no token id: they go from 0 to ${vocabulary - 1}.`);
+          throw new PalimpsestError(
+            'Refused',
+            `${bad} is no token id: they go from 0 to ${vocabulary - 1}.`,
+          );
         }
         return prompt.ids;
       }
@@ -180,9 +186,10 @@ export class Engine {
       this.#checkRoom(ids);
       this.#forget();
       await this.#reserve(ids.length);
-      for (let at = 0; at < ids.length; ) {
+      for (let at = 0; at < ids.length;) {
         const piece = ids.slice(at, at + (path === 'chunk' ? this.#model.scoreTokens : 1));
-        const score = path === 'chunk' ? this.#model.score(piece, at) : this.#model.scoreStep(piece[0]!, at);
+        const score =
+          path === 'chunk' ? this.#model.score(piece, at) : this.#model.scoreStep(piece[0]!, at);
         onRows(at, await score);
         this.#advance(piece);
         at += piece.length;
@@ -204,7 +211,12 @@ export class Engine {
 
   memory(): MemoryReport {
     const { weights, recurrent, latent, scratch } = this.#gpu.bytes;
-    return { weightBytes: weights, recurrentBytes: recurrent, latentBytes: latent, scratchBytes: scratch };
+    return {
+      weightBytes: weights,
+      recurrentBytes: recurrent,
+      latentBytes: latent,
+      scratchBytes: scratch,
+    };
   }
 
   // ------------------------------------------------------------------------------------------ in order
@@ -212,14 +224,18 @@ export class Engine {
   /** One at a time; an error leaves no half-fed memory behind. */
   async #alone<T>(work: (run: { stopped: boolean }) => Promise<T>): Promise<T> {
     if (this.#running) {
-      throw new PalimpsestError('Refused', 'A generation is running on this engine. Stop it, or wait for its end.');
+      throw new PalimpsestError(
+        'Refused',
+        'A generation is running on this engine. Stop it, or wait for its end.',
+      );
     }
     const run = { stopped: false };
     this.#running = run;
     try {
       return await work(run);
     } catch (error) {
-      if (error instanceof PalimpsestError && ['BadNumbers', 'OutOfMemory'].includes(error.name)) this.#forget();
+      if (error instanceof PalimpsestError && ['BadNumbers', 'OutOfMemory'].includes(error.name))
+        this.#forget();
       throw error;
     } finally {
       this.#running = null;
@@ -228,7 +244,10 @@ export class Engine {
 
   #checkRoom(ids: number[]): void {
     if (ids.length === 0) {
-      throw new PalimpsestError('Refused', 'The prompt is empty: there is nothing to continue. Write something first.');
+      throw new PalimpsestError(
+        'Refused',
+        'The prompt is empty: there is nothing to continue. Write something first.',
+      );
     }
     const limit = this.#state.contextLimit;
     if (ids.length > limit) {
@@ -276,7 +295,8 @@ export class Engine {
 
   /** Tokens after `ids`, at most `count`. What the state took in is in `#history` whenever a token is handed over. */
   async *#decode(ids: number[], count: number, sampling: Sampling): AsyncGenerator<Picked> {
-    const onGpu = sampling.temperature === 0 && sampling.repetitionPenalty === 1 && sampling.candidates === 0;
+    const onGpu =
+      sampling.temperature === 0 && sampling.repetitionPenalty === 1 && sampling.candidates === 0;
     this.#model.setToken(ids.at(-1)!);
     if (onGpu) yield* this.#greedy(ids.at(-1)!, count);
     else yield* this.#sampled(ids, count, sampling);
@@ -348,7 +368,8 @@ export class Engine {
   }
 
   async #checkpoint(): Promise<void> {
-    if (this.#checkpoints.at(-1)?.position === this.#state.position || this.#state.position === 0) return;
+    if (this.#checkpoints.at(-1)?.position === this.#state.position || this.#state.position === 0)
+      return;
     const what = `a checkpoint of the memory (${megabytes(this.#gpu.bytes.recurrent)} so far)`;
     this.#checkpoints.push(await this.#gpu.guard(what, () => this.#state.snapshot()));
     const bytes = () => this.#checkpoints.reduce((sum, c) => sum + c.bytes, 0);

@@ -33,10 +33,17 @@ class Door implements EngineApi {
       const sources = shards.map(({ file, bytes }, i): ByteSource => ({
         name: file,
         byteLength: bytes,
-        read: async (offset, byteLength) => new Uint8Array(await weights.read(model, i, offset, byteLength)),
+        read: async (offset, byteLength) =>
+          new Uint8Array(await weights.read(model, i, offset, byteLength)),
       }));
       const clock = () => performance.now();
-      this.#engine = await Engine.load({ gpu, shards: sources, contextTokens: Infinity, report, clock });
+      this.#engine = await Engine.load({
+        gpu,
+        shards: sources,
+        contextTokens: Infinity,
+        report,
+        clock,
+      });
       return this.#engine.loaded;
     } catch (error) {
       this.#gpu?.destroy();

@@ -50,7 +50,11 @@ export function link(name: string, sources: string[], consts: Record<string, num
     const line = new RegExp(`^const ${key} = [^;]*;`, 'm');
     const found = line.exec(code);
     if (!found) throw new Error(`${name}: no const ${key} to set`);
-    const literal = /u;$/.test(found[0]) ? `${value}u` : Number.isInteger(value) ? `${value}.0` : `${value}`;
+    const literal = /u;$/.test(found[0])
+      ? `${value}u`
+      : Number.isInteger(value)
+        ? `${value}.0`
+        : `${value}`;
     code = code.replace(line, `const ${key} = ${literal};`);
   }
   return [...directives, code].join('\n');
@@ -70,7 +74,8 @@ export function bindLines(code: string): BindLine[] {
   );
   return [...lines]
     .map(([, group, binding, space, access, name]): BindLine => {
-      const type = space === 'uniform' ? 'uniform' : access === 'read_write' ? 'storage' : 'read-only-storage';
+      const type =
+        space === 'uniform' ? 'uniform' : access === 'read_write' ? 'storage' : 'read-only-storage';
       return { group: Number(group), binding: Number(binding), name: name!, type };
     })
     .sort((a, b) => a.group - b.group || a.binding - b.binding);
@@ -182,7 +187,11 @@ export class Gpu {
     }
     const has = adapter.limits;
     const need: [string, number, number][] = [
-      ['storage buffers per shader stage', has.maxStorageBuffersPerShaderStage, FLOOR.storageBuffers],
+      [
+        'storage buffers per shader stage',
+        has.maxStorageBuffersPerShaderStage,
+        FLOOR.storageBuffers,
+      ],
       ['bytes in one storage binding', has.maxStorageBufferBindingSize, FLOOR.bindingBytes],
       ['bytes of workgroup memory', has.maxComputeWorkgroupStorageSize, FLOOR.workgroupBytes],
       ['invocations per workgroup', has.maxComputeInvocationsPerWorkgroup, FLOOR.invocations],
@@ -197,7 +206,8 @@ export class Gpu {
     }
     const bindingBytes = options.floor ? FLOOR.bindingBytes : has.maxStorageBufferBindingSize;
     // Our subgroup kernels read subgroup_id, which is a language feature of its own and came to browsers later.
-    const usable = (f: GPUFeatureName) => f !== 'subgroups' || gpu.wgslLanguageFeatures.has('subgroup_id');
+    const usable = (f: GPUFeatureName) =>
+      f !== 'subgroups' || gpu.wgslLanguageFeatures.has('subgroup_id');
     const features = options.features.filter((f) => adapter.features.has(f) && usable(f));
     const device = await adapter.requestDevice({
       requiredFeatures: features,
@@ -229,7 +239,10 @@ export class Gpu {
     const bytes = Math.max(16, Math.ceil((4 * shape.reduce((a, b) => a * b, 1)) / 16) * 16);
     this.#checkBinding(name, bytes);
     const usage =
-      GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC | GPUBufferUsage.UNIFORM;
+      GPUBufferUsage.STORAGE |
+      GPUBufferUsage.COPY_DST |
+      GPUBufferUsage.COPY_SRC |
+      GPUBufferUsage.UNIFORM;
     const buffer = this.#device.createBuffer({ label: name, size: bytes, usage });
     const tensor: Tensor = { name, shape, bytes, kind, buffer };
     this.#tensors.add(tensor);
@@ -238,7 +251,12 @@ export class Gpu {
   }
 
   /** A tensor holding these values. */
-  upload(kind: TensorKind, name: string, shape: readonly number[], values: Float32Array | Uint32Array): Tensor {
+  upload(
+    kind: TensorKind,
+    name: string,
+    shape: readonly number[],
+    values: Float32Array | Uint32Array,
+  ): Tensor {
     const tensor = this.tensor(kind, name, shape);
     this.write(tensor, 0, values);
     return tensor;
@@ -246,7 +264,13 @@ export class Gpu {
 
   /** Write values at an element offset; ordered before any later submit. */
   write(tensor: Tensor, element: number, values: Float32Array | Uint32Array): void {
-    this.#device.queue.writeBuffer(tensor.buffer, 4 * element, values.buffer, values.byteOffset, values.byteLength);
+    this.#device.queue.writeBuffer(
+      tensor.buffer,
+      4 * element,
+      values.buffer,
+      values.byteOffset,
+      values.byteLength,
+    );
   }
 
   /** Give a tensor's memory back at once. */
@@ -304,7 +328,12 @@ export class Gpu {
     libraryConsts: Record<string, number> = {},
   ): Program {
     const all = { ...libraryConsts, ...consts };
-    const key = JSON.stringify([kernel.name, kernel.source.length, libraries.map((l) => l.name), all]);
+    const key = JSON.stringify([
+      kernel.name,
+      kernel.source.length,
+      libraries.map((l) => l.name),
+      all,
+    ]);
     const known = this.#programs.get(key);
     if (known) return known;
 
@@ -312,10 +341,14 @@ export class Gpu {
     const lines = bindLines(code);
     const found = lines.filter((l) => l.group === 0).map((l) => l.name);
     if (found.join(' ') !== kernel.binds.join(' ')) {
-      throw new Error(`${kernel.name} binds ${found.join(' ')}; the table says ${kernel.binds.join(' ')}`);
+      throw new Error(
+        `${kernel.name} binds ${found.join(' ')}; the table says ${kernel.binds.join(' ')}`,
+      );
     }
     const groups = Math.max(0, ...lines.map((l) => l.group)) + 1;
-    const layouts = Array.from({ length: groups }, (_, g) => this.#layout(lines.filter((l) => l.group === g)));
+    const layouts = Array.from({ length: groups }, (_, g) =>
+      this.#layout(lines.filter((l) => l.group === g)),
+    );
     const program: Program = {
       name: kernel.name,
       code,
@@ -344,7 +377,9 @@ export class Gpu {
       const { messages } = await module.getCompilationInfo();
       const errors = messages.filter((m) => m.type === 'error');
       const text = errors.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`).join('\n');
-      throw new Error(`${program.name} does not compile:\n${text || String(error)}`, { cause: error });
+      throw new Error(`${program.name} does not compile:\n${text || String(error)}`, {
+        cause: error,
+      });
     }
   }
 
@@ -376,7 +411,8 @@ export class Gpu {
   bind(program: Program, tensors: Record<string, Tensor>): Call {
     const names = new Set(program.lines.map((l) => l.name));
     for (const name of Object.keys(tensors)) {
-      if (!names.has(name)) throw new Error(`${program.name} has no binding ${name}; it has ${[...names].join(' ')}`);
+      if (!names.has(name))
+        throw new Error(`${program.name} has no binding ${name}; it has ${[...names].join(' ')}`);
     }
     const groups = program.layouts.map((layout, g) =>
       this.#device.createBindGroup({
@@ -437,7 +473,11 @@ export class Gpu {
   }
 
   /** Read `count` 4-byte elements back, after all work submitted so far. Fails: DeviceLost. */
-  async read(tensor: Tensor, element = 0, count = tensor.bytes / 4 - element): Promise<ArrayBuffer> {
+  async read(
+    tensor: Tensor,
+    element = 0,
+    count = tensor.bytes / 4 - element,
+  ): Promise<ArrayBuffer> {
     this.#alive();
     const bytes = 4 * count;
     const staging = this.#takeReadback(bytes);
@@ -532,7 +572,11 @@ export class Gpu {
   }
 }
 
-function dispatchCall(pass: GPUComputePassEncoder, { program, groups }: Call, tokens: number): void {
+function dispatchCall(
+  pass: GPUComputePassEncoder,
+  { program, groups }: Call,
+  tokens: number,
+): void {
   if (!program.pipeline) throw new Error(`${program.name} was recorded before ready()`);
   const [x, y, z] = program.grid(tokens);
   pass.setPipeline(program.pipeline);

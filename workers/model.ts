@@ -104,7 +104,9 @@ function scratchFor(gpu: Gpu, c: ModelConfig) {
     low: f32('low', T, Math.max(keys, values)), // between the two halves of a gate
     g: f32('g', T, H * keys),
     beta: f32('beta', T, H),
-    chunk: mapValues(K.chunkScratch(T, { H, K: keys }), (elements, name) => f32(`chunk ${name}`, elements)),
+    chunk: mapValues(K.chunkScratch(T, { H, K: keys }), (elements, name) =>
+      f32(`chunk ${name}`, elements),
+    ),
     outGate: f32('out gate', T, H * values),
     o: f32('o', T, H * Math.max(values, V)),
     gated: f32('gated', T, H * values),
@@ -117,7 +119,11 @@ function scratchFor(gpu: Gpu, c: ModelConfig) {
     scores: f32('router scores', T, Math.max(1, c.moe.experts)),
     ids: f32('expert ids', slots), // u32
     list: f32('pairs by expert', Math.max(1, c.moe.experts), T), // u32
-    tiles: f32('tiles by expert', K.expertTiles(c.moe.experts, c.moe.expertsUsed, TILE.TILE_TOKENS, T), 4), // u32
+    tiles: f32(
+      'tiles by expert',
+      K.expertTiles(c.moe.experts, c.moe.expertsUsed, TILE.TILE_TOKENS, T),
+      4,
+    ), // u32
     routed: f32('expert weights', slots),
     gate: f32('ffn gate', T, ffn),
     up: f32('ffn up', T, ffn),
@@ -130,7 +136,11 @@ function scratchFor(gpu: Gpu, c: ModelConfig) {
     logits: f32('logits', SCORE_TOKENS, c.vocabulary),
     slices: f32('best of slices', VOCABULARY_SLICES, 4),
     penalty: f32('penalty', 4), // f32 factor, u32 window
-    top: f32('candidates of slices', VOCABULARY_SLICES, K.TOP_LOGITS_HEADER + K.TOP_LOGITS_WORDS * CANDIDATES),
+    top: f32(
+      'candidates of slices',
+      VOCABULARY_SLICES,
+      K.TOP_LOGITS_HEADER + K.TOP_LOGITS_WORDS * CANDIDATES,
+    ),
   };
 }
 
@@ -139,7 +149,10 @@ function mapValues<Key extends string, From, To>(
   change: (value: From, key: Key) => To,
 ): Record<Key, To> {
   const entries = Object.entries(record) as [Key, From][];
-  return Object.fromEntries(entries.map(([key, value]) => [key, change(value, key)])) as Record<Key, To>;
+  return Object.fromEntries(entries.map(([key, value]) => [key, change(value, key)])) as Record<
+    Key,
+    To
+  >;
 }
 
 /** Weights, activations and plans of one model on one GPU. Plans are bound to a conversation's state by `attach`. */
@@ -234,7 +247,9 @@ export class Model {
 
   /** The logits of the last call's first `tokens` rows. */
   async logits(tokens: number): Promise<Float32Array<ArrayBuffer>> {
-    return new Float32Array(await this.#gpu.read(this.#scratch.logits, 0, tokens * this.#config.vocabulary));
+    return new Float32Array(
+      await this.#gpu.read(this.#scratch.logits, 0, tokens * this.#config.vocabulary),
+    );
   }
 
   /** GPU time by kernel, medians of `runs` over the state at hand, slowest first. Needs 'timestamp-query'. Moves the state on. */
@@ -265,7 +280,9 @@ export class Model {
   #weightBytesRead({ program, weightBytes }: Call): number {
     const { experts, expertsUsed } = this.#config.moe;
     if (program.name === 'embed') return 0; // one row of many
-    return program.name.startsWith('expert') && experts > 0 ? (weightBytes * expertsUsed) / experts : weightBytes;
+    return program.name.startsWith('expert') && experts > 0
+      ? (weightBytes * expertsUsed) / experts
+      : weightBytes;
   }
 
   #submit(phase: Phase, tokens: number, position: number): void {
@@ -295,7 +312,9 @@ export class Model {
     const normed = { D: c.width, EPS: c.eps };
     const lanes = p.lanes(c.width / 4);
 
-    const { tokens, stride } = p.single ? { tokens: s.best, stride: 4 } : { tokens: s.tokens, stride: 1 };
+    const { tokens, stride } = p.single
+      ? { tokens: s.best, stride: 4 }
+      : { tokens: s.tokens, stride: 1 };
     for (const part of w.embedding.parts) {
       const consts = { FIRST: part.firstRow, COUNT: part.rows, STRIDE: stride };
       p.runMatrix(K.embed, consts, { tokens, x: s.x, seen: s.seen }, w.embedding, part, [K.step]);
@@ -303,7 +322,13 @@ export class Model {
     p.run(K.norm, normed, { x: s.x, w: w.layers[0]!.mixer.norm, h: s.h }, [p.sum], lanes);
 
     const addNorm = (norm: Tensor) =>
-      p.run(K.addNorm, { ...normed, LAST: 0 }, { x: s.x, y: s.y, w: norm, h: s.h }, [p.sum, K.step], lanes);
+      p.run(
+        K.addNorm,
+        { ...normed, LAST: 0 },
+        { x: s.x, y: s.y, w: norm, h: s.h },
+        [p.sum, K.step],
+        lanes,
+      );
     w.layers.forEach(({ mixer, ffn }, i) => {
       const memory = state.layers[i]!;
       const look = (site: Site, tensor: Tensor) => tap?.(site, i, tensor, p);
@@ -382,7 +407,11 @@ export class Model {
     p.linear(w.q, s.h, s.query);
     p.linear(w.latent, s.h, s.latentRow);
     p.linear(w.keyUp, s.query, s.latentQuery, { xToken: HEADS * query, xBatch: query });
-    const segments = cache.segments.map((tensor, i) => ({ tensor, FIRST: rows[i]!.first, SEGMENT: rows[i]!.rows }));
+    const segments = cache.segments.map((tensor, i) => ({
+      tensor,
+      FIRST: rows[i]!.first,
+      SEGMENT: rows[i]!.rows,
+    }));
     look('query', s.query);
     look('latentRow', s.latentRow);
     for (const { tensor, FIRST, SEGMENT } of segments) {
@@ -391,11 +420,31 @@ export class Model {
       p.run(K.mlaAppend, consts, tensors, [p.sum, K.step, K.cacheF32], p.lanes(LATENT / 4));
     }
     for (const { tensor, FIRST, SEGMENT } of segments) {
-      const consts = { HEADS, LATENT, SHARED, NOPE, SCALE, FIRST, SEGMENT, SLICES: slices, QUERIES };
-      const tensors = { qa: s.latentQuery, q: s.query, cache: tensor, stats: s.stats, parts: s.parts };
+      const consts = {
+        HEADS,
+        LATENT,
+        SHARED,
+        NOPE,
+        SCALE,
+        FIRST,
+        SEGMENT,
+        SLICES: slices,
+        QUERIES,
+      };
+      const tensors = {
+        qa: s.latentQuery,
+        q: s.query,
+        cache: tensor,
+        stats: s.stats,
+        parts: s.parts,
+      };
       p.run(K.mlaAttend, consts, tensors, [K.cacheF32, K.outer, K.step]);
     }
-    p.run(K.mlaMerge, { HEADS, LATENT, SLICES: slices }, { stats: s.stats, parts: s.parts, context: s.context });
+    p.run(
+      K.mlaMerge,
+      { HEADS, LATENT, SLICES: slices },
+      { stats: s.stats, parts: s.parts, context: s.context },
+    );
     p.linear(w.valueUp, s.context, s.o);
     look('o', s.o);
     p.linear(w.output, s.o, s.y);
@@ -406,7 +455,13 @@ export class Model {
     const s = this.#scratch;
     p.linear(w.gate, s.h, s.gate);
     p.linear(w.up, s.h, s.up);
-    const consts = { WIDTH: w.gate.rows, SLOTS: 1, GATE_FIRST: 0, UP_FIRST: 0, STRIDE: w.gate.rows };
+    const consts = {
+      WIDTH: w.gate.rows,
+      SLOTS: 1,
+      GATE_FIRST: 0,
+      UP_FIRST: 0,
+      STRIDE: w.gate.rows,
+    };
     p.run(K.swiglu, consts, { gate: s.gate, up: s.up, act: s.act }, [K.activation]);
     p.linear(w.down, s.act, y);
   }
@@ -415,12 +470,21 @@ export class Model {
   #moe(p: Plan, w: MoeWeights, look: Look): void {
     const s = this.#scratch;
     const D = this.#config.width;
-    const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, width, normalised } = this.#config.moe;
+    const {
+      experts: EXPERTS,
+      expertsUsed: TOP,
+      scale: SCALE,
+      width,
+      normalised,
+    } = this.#config.moe;
     const NORM = normalised ? 1 : 0;
     p.linear(w.router, s.h, s.scores);
-    p.run(K.route, { EXPERTS, TOP, SCALE, NORM }, { logits: s.scores, bias: w.bias, ids: s.ids, weights: s.routed }, [
-      K.activation,
-    ]);
+    p.run(
+      K.route,
+      { EXPERTS, TOP, SCALE, NORM },
+      { logits: s.scores, bias: w.bias, ids: s.ids, weights: s.routed },
+      [K.activation],
+    );
     look('scores', s.scores);
     look('ids', s.ids);
     look('routed', s.routed);
@@ -434,14 +498,24 @@ export class Model {
     }
     p.experts(w.experts.gate, routing, s.h, s.expertGate, 'token');
     p.experts(w.experts.up, routing, s.h, s.expertUp, 'token');
-    p.run(K.swiglu, slots, { gate: s.expertGate, up: s.expertUp, act: s.expertAct }, [K.activation]);
+    p.run(K.swiglu, slots, { gate: s.expertGate, up: s.expertUp, act: s.expertAct }, [
+      K.activation,
+    ]);
     p.experts(w.experts.down, routing, s.expertAct, s.expertDown, 'slot');
-    p.run(K.expertSum, { D, TOP }, { weights: s.routed, down: s.expertDown, always: s.always, y: s.y });
+    p.run(
+      K.expertSum,
+      { D, TOP },
+      { weights: s.routed, down: s.expertDown, always: s.always, y: s.y },
+    );
   }
 
   #candidates(p: Plan): void {
     const { penalty, logits, seen, top: slices } = this.#scratch;
-    const consts = { VOCABULARY: this.#config.vocabulary, SLICES: VOCABULARY_SLICES, BEST: CANDIDATES };
+    const consts = {
+      VOCABULARY: this.#config.vocabulary,
+      SLICES: VOCABULARY_SLICES,
+      BEST: CANDIDATES,
+    };
     const lanes = { SUM_LANES: 128 };
     p.run(K.topLogits, consts, { penalty, logits, seen, slices }, [p.sum, K.step], lanes);
   }
@@ -450,7 +524,9 @@ export class Model {
     const s = this.#scratch;
     const consts = { VOCABULARY: this.#config.vocabulary, SLICES: VOCABULARY_SLICES };
     p.run(K.argmax, consts, { logits: s.logits, slices: s.slices }, [K.best]);
-    p.run(K.argmaxMerge, { SLICES: VOCABULARY_SLICES }, { slices: s.slices, best: s.best }, [K.best]);
+    p.run(K.argmaxMerge, { SLICES: VOCABULARY_SLICES }, { slices: s.slices, best: s.best }, [
+      K.best,
+    ]);
   }
 }
 

@@ -22,7 +22,6 @@ export interface Place {
   yBatch?: number;
 }
 
-
 /** The chosen experts of a call's tokens, and the same sorted by expert for prefill (expert_group). */
 export interface Routing {
   ids: Tensor; // [T, TOP] u32
@@ -72,14 +71,13 @@ export class Plan {
     libraries: Library[] = [],
     libraryConsts: Record<string, number> = {},
   ): void {
-    const weights = part.scales ? { codes: part.codes, scales: part.scales } : { codes: part.codes };
-    this.run(
-      kernel,
-      consts,
-      { ...tensors, ...weights },
-      [K.matrixOf(matrix.type), ...libraries],
-      { COLS: matrix.cols, ...libraryConsts },
-    );
+    const weights = part.scales
+      ? { codes: part.codes, scales: part.scales }
+      : { codes: part.codes };
+    this.run(kernel, consts, { ...tensors, ...weights }, [K.matrixOf(matrix.type), ...libraries], {
+      COLS: matrix.cols,
+      ...libraryConsts,
+    });
   }
 
   /** y = W x for every token; a stack multiplies matrix n with the n-th batch of x. */
@@ -101,7 +99,11 @@ export class Plan {
       if (this.single) {
         this.runMatrix(K.matvec, consts, { x, y }, w, part, [this.sum], this.lanes(w.cols / 8));
       } else {
-        this.runMatrix(K.matmul, { ...consts, ...TILE }, { x, y }, w, part, [K.outer, K.tile, K.step]);
+        this.runMatrix(K.matmul, { ...consts, ...TILE }, { x, y }, w, part, [
+          K.outer,
+          K.tile,
+          K.step,
+        ]);
       }
     }
   }
@@ -123,7 +125,15 @@ export class Plan {
         Y_BATCH: w.rows,
       };
       if (this.single) {
-        this.runMatrix(K.expertMatvec, consts, { ids, x, y }, w, part, [this.sum], this.lanes(w.cols / 8));
+        this.runMatrix(
+          K.expertMatvec,
+          consts,
+          { ids, x, y },
+          w,
+          part,
+          [this.sum],
+          this.lanes(w.cols / 8),
+        );
       } else {
         const grouped = { ...consts, ...TILE, EXPERTS: w.batch };
         this.runMatrix(K.expertMatmul, grouped, { list, tiles, x, y }, w, part, [K.outer, K.tile]);

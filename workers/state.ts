@@ -39,10 +39,14 @@ const FIRST_SEGMENT_ROWS = 2048;
  * How the latent cache of `contextLimit` tokens is cut: the first segment is small, each further one doubles what is
  * there, none passes what can be bound. Growing adds a segment and never copies.
  */
-export function segmentsFor(contextLimit: number, rowBytes: number, bindingBytes: number): Segment[] {
+export function segmentsFor(
+  contextLimit: number,
+  rowBytes: number,
+  bindingBytes: number,
+): Segment[] {
   const most = Math.floor(bindingBytes / rowBytes);
   const segments: Segment[] = [];
-  for (let first = 0; first < contextLimit; ) {
+  for (let first = 0; first < contextLimit;) {
     const rows = Math.min(Math.max(FIRST_SEGMENT_ROWS, first), most, contextLimit - first);
     segments.push({ first, rows });
     first += rows;
@@ -122,7 +126,9 @@ export class State {
 
   /** Go back to a snapshot. The cache rows before its position must be those it was taken with. */
   restore(snapshot: Snapshot): void {
-    this.#recurrent().forEach((to, i) => this.#gpu.copy(snapshot.tensors[i]!, 0, to, 0, to.bytes / 4));
+    this.#recurrent().forEach((to, i) =>
+      this.#gpu.copy(snapshot.tensors[i]!, 0, to, 0, to.bytes / 4),
+    );
     this.position = snapshot.position;
   }
 

@@ -54,7 +54,11 @@ export class WeightLoader {
     for (const part of parts) {
       for (let row = 0; row < part.rows; row += rangeRows) {
         const count = Math.min(rangeRows, part.rows - row);
-        const bytes = await this.#bytes(entry, (part.firstRow + row) * rowFileBytes, count * rowFileBytes);
+        const bytes = await this.#bytes(
+          entry,
+          (part.firstRow + row) * rowFileBytes,
+          count * rowFileBytes,
+        );
         const packed = repack(entry.type, bytes, count, cols);
         this.#gpu.write(part.codes, row * codeWords, packed.codes);
         if (packed.scales) this.#gpu.write(part.scales!, row * scaleWords, packed.scales);
@@ -83,7 +87,13 @@ export class WeightLoader {
   }
 
   /** A stack [batch, rows, cols] of f32 matrices made here. */
-  stack(name: string, batch: number, rows: number, cols: number, values: Float32Array<ArrayBuffer>): Matrix {
+  stack(
+    name: string,
+    batch: number,
+    rows: number,
+    cols: number,
+    values: Float32Array<ArrayBuffer>,
+  ): Matrix {
     const parts = this.#parts(name, 'F32', rows * batch, cols, rows);
     for (const part of parts) {
       const from = part.firstRow * cols;
@@ -95,7 +105,9 @@ export class WeightLoader {
   /** Buffers for all rows, as few as bindings allow; each begins at a multiple of `unit` rows. */
   #parts(name: string, type: TensorType, rows: number, cols: number, unit: number): MatrixPart[] {
     const { codeWords, scaleWords } = packedRow(type, cols);
-    const fit = Math.floor(this.#gpu.report.maxBindingBytes / (4 * Math.max(codeWords, scaleWords)));
+    const fit = Math.floor(
+      this.#gpu.report.maxBindingBytes / (4 * Math.max(codeWords, scaleWords)),
+    );
     const most = Math.floor(fit / unit) * unit;
     if (most === 0) {
       throw new PalimpsestError(
@@ -110,7 +122,10 @@ export class WeightLoader {
         firstRow,
         rows: count,
         codes: this.#gpu.tensor('weights', `${name} codes`, [count, codeWords]),
-        scales: scaleWords > 0 ? this.#gpu.tensor('weights', `${name} scales`, [count, scaleWords]) : null,
+        scales:
+          scaleWords > 0
+            ? this.#gpu.tensor('weights', `${name} scales`, [count, scaleWords])
+            : null,
       });
     }
     return parts;
@@ -124,7 +139,11 @@ export class WeightLoader {
 
   #entry(name: string): TensorEntry {
     const entry = this.#file.tensors.get(name);
-    if (!entry) throw new PalimpsestError('BadModel', `The file has no tensor ${name}, which this model needs.`);
+    if (!entry)
+      throw new PalimpsestError(
+        'BadModel',
+        `The file has no tensor ${name}, which this model needs.`,
+      );
     return entry;
   }
 }
@@ -201,8 +220,14 @@ export async function loadWeights(load: WeightLoader, config: ModelConfig): Prom
   const layers: LayerWeights[] = [];
   for (const [i, layer] of config.layers.entries()) {
     layers.push({
-      mixer: layer.kind === 'kda' ? await loadKda(load, `blk.${i}.`) : await loadMla(load, config, `blk.${i}.`),
-      ffn: layer.ffn === 'dense' ? await loadDense(load, `blk.${i}.`) : await loadMoe(load, `blk.${i}.`),
+      mixer:
+        layer.kind === 'kda'
+          ? await loadKda(load, `blk.${i}.`)
+          : await loadMla(load, config, `blk.${i}.`),
+      ffn:
+        layer.ffn === 'dense'
+          ? await loadDense(load, `blk.${i}.`)
+          : await loadMoe(load, `blk.${i}.`),
     });
   }
   return {
@@ -220,7 +245,11 @@ async function loadKda(load: WeightLoader, b: string): Promise<KdaWeights> {
     q: await load.matrix(`${b}attn_q.weight`),
     k: await load.matrix(`${b}attn_k.weight`),
     v: await load.matrix(`${b}attn_v.weight`),
-    conv: await load.vector(`${b}ssm_conv1d_q.weight`, `${b}ssm_conv1d_k.weight`, `${b}ssm_conv1d_v.weight`),
+    conv: await load.vector(
+      `${b}ssm_conv1d_q.weight`,
+      `${b}ssm_conv1d_k.weight`,
+      `${b}ssm_conv1d_v.weight`,
+    ),
     forgetA: await load.matrix(`${b}ssm_f_a.weight`),
     forgetB: await load.matrix(`${b}ssm_f_b.weight`),
     a: await load.vector(`${b}ssm_a`),
@@ -252,7 +281,10 @@ async function loadLatentUp(
   b: string,
 ): Promise<{ keyUp: Matrix; valueUp: Matrix }> {
   if (!config.mla.joined) {
-    return { keyUp: await load.matrix(`${b}attn_k_b.weight`), valueUp: await load.matrix(`${b}attn_v_b.weight`) };
+    return {
+      keyUp: await load.matrix(`${b}attn_k_b.weight`),
+      valueUp: await load.matrix(`${b}attn_v_b.weight`),
+    };
   }
   const { heads: H, mla } = config;
   const { keys, values } = splitKvB(config, await load.values(`${b}attn_kv_b.weight`));
@@ -263,7 +295,11 @@ async function loadLatentUp(
 }
 
 async function loadDense(load: WeightLoader, b: string): Promise<DenseWeights> {
-  return { kind: 'dense', norm: await load.vector(`${b}ffn_norm.weight`), ...(await loadFfn(load, b, '')) };
+  return {
+    kind: 'dense',
+    norm: await load.vector(`${b}ffn_norm.weight`),
+    ...(await loadFfn(load, b, '')),
+  };
 }
 
 async function loadMoe(load: WeightLoader, b: string): Promise<MoeWeights> {

@@ -30,7 +30,13 @@ let engine: Engine;
 beforeAll(async () => {
   gpu = await openTestGpu();
   const shards = modelSources(fixture('tiny-f32.gguf'));
-  engine = await Engine.load({ gpu, shards, contextTokens: 128, report: () => {}, clock: () => performance.now() });
+  engine = await Engine.load({
+    gpu,
+    shards,
+    contextTokens: 128,
+    report: () => {},
+    clock: () => performance.now(),
+  });
 });
 afterAll(() => engine.destroy());
 
@@ -100,7 +106,11 @@ describe('drawing', () => {
 
   test('top-k 1 is greedy whatever the temperature; a heavy penalty is not', async () => {
     expect((await say(prompt, { ...drawn, topK: 1, temperature: 5 })).ids).toEqual(greedy);
-    const penalised = await say(prompt, { ...plain, repetitionPenalty: 50, repetitionWindow: 1000 });
+    const penalised = await say(prompt, {
+      ...plain,
+      repetitionPenalty: 50,
+      repetitionWindow: 1000,
+    });
     const seen = new Set(prompt);
     for (const id of penalised.ids) {
       expect(seen.has(id)).toBe(false);
@@ -137,10 +147,18 @@ describe('refuses', () => {
   const failing = (prompt: Prompt, sampling = plain) => engine.generate(prompt, sampling, () => {});
   test('what cannot be answered, and works on', async () => {
     await expect(failing({ kind: 'ids', ids: [] })).rejects.toMatchObject({ name: 'Refused' });
-    await expect(failing({ kind: 'ids', ids: [512] })).rejects.toThrow(/512 is no token id: they go from 0 to 511/);
-    await expect(failing({ kind: 'ids', ids: Array<number>(129).fill(1) })).rejects.toMatchObject({ name: 'ContextFull' });
-    await expect(failing({ kind: 'chat', turns: [{ role: 'user', content: 'Hi' }] })).rejects.toThrow(/no chat template/);
-    await expect(failing({ kind: 'ids', ids: prompt }, { ...plain, topP: 2 })).rejects.toThrow(/topP/);
+    await expect(failing({ kind: 'ids', ids: [512] })).rejects.toThrow(
+      /512 is no token id: they go from 0 to 511/,
+    );
+    await expect(failing({ kind: 'ids', ids: Array<number>(129).fill(1) })).rejects.toMatchObject({
+      name: 'ContextFull',
+    });
+    await expect(
+      failing({ kind: 'chat', turns: [{ role: 'user', content: 'Hi' }] }),
+    ).rejects.toThrow(/no chat template/);
+    await expect(failing({ kind: 'ids', ids: prompt }, { ...plain, topP: 2 })).rejects.toThrow(
+      /topP/,
+    );
     expect((await say(prompt, plain)).ids).toEqual(greedy);
   });
 
@@ -154,8 +172,18 @@ describe('refuses', () => {
 test('destroying frees every byte', async () => {
   const own = await openTestGpu();
   const shards = modelSources(fixture('tiny-f32.gguf'));
-  const other = await Engine.load({ gpu: own, shards, contextTokens: 128, report: () => {}, clock: () => 0 });
-  await other.generate({ kind: 'ids', ids: prompt.slice(0, 5) }, { ...plain, maxTokens: 1 }, () => {});
+  const other = await Engine.load({
+    gpu: own,
+    shards,
+    contextTokens: 128,
+    report: () => {},
+    clock: () => 0,
+  });
+  await other.generate(
+    { kind: 'ids', ids: prompt.slice(0, 5) },
+    { ...plain, maxTokens: 1 },
+    () => {},
+  );
   expect(own.bytes.weights).toBeGreaterThan(0);
   other.destroy();
   expect(own.bytes).toEqual({ weights: 0, recurrent: 0, latent: 0, scratch: 0 });

@@ -101,7 +101,9 @@ describe.each(['f32', 'q8_0', 'q4_0'])('tiny-%s', (encoding) => {
       const read = await gpu.read(to);
       const values = integers ? new Int32Array(read) : new Float32Array(read);
       const taken = width ?? row;
-      const columns = values.filter((_, i) => i < T * row && i % row >= first && i % row < first + taken);
+      const columns = values.filter(
+        (_, i) => i < T * row && i % row >= first && i % row < first + taken,
+      );
       const shape = wanted.shape;
       if (integers) expect([...columns]).toEqual([...wanted.values]);
       else expect(columns).toAgreeWith(wanted.values, { rms: 1e-5, shape, what: name });
