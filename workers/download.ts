@@ -70,6 +70,8 @@ export class Download {
   #probed = new Set<number>();
   /** Shards that changed once while under way; their hashes alone decide from then on. */
   #replaced = new Set<number>();
+  /** Shards of several pieces that arrived with a wrong hash once. */
+  #damaged = new Set<number>();
   /** Times that a piece arrived with a wrong hash. */
   #wrong = new Map<number, number>();
   /** Joining takes two pieces of memory, so it is done one at a time. */
@@ -215,7 +217,7 @@ export class Download {
       );
       if (seen.totalBytes !== null && seen.totalBytes !== bytes) throw changedFile(file);
       this.#probed.add(shard);
-      if (!seen.ranged) this.#unranged.add(shard);
+      if (!seen.ranged && mine.length > 1) this.#unranged.add(shard);
       if (seen.validator === record.validators[shard]) continue;
       record.validators[shard] = seen.validator;
       record.agreed[shard] = false;
@@ -252,14 +254,13 @@ export class Download {
       if (number === undefined) break;
       const { shard } = pieces[number]!;
       if (!this.#unranged.has(shard)) {
-        this.#track(this.#bring([number], `piece:${pieces[number]!.slot}`, signal));
+        this.#track(this.#bring([number], false, signal));
         continue;
       }
       const rest = this.#queue.filter((other) => pieces[other]!.shard === shard);
       this.#queue = this.#queue.filter((other) => pieces[other]!.shard !== shard);
       const together = [number, ...rest].sort((a, b) => a - b);
-      const lock = `shard:${this.#source.record.model}#${shard}`;
-      this.#track(this.#bring(together, lock, signal));
+      this.#track(this.#bring(together, true, signal));
     }
     if (this.state === 'downloading' && this.#busy.size === 0) {
       this.state = 'idle';
@@ -325,18 +326,30 @@ export class Download {
 
   // ---------------------------------------------------------------------------------- one connection
 
-  /** Bring pieces of one shard into the store, under a lock over all tabs: who waited for it may find them there. */
-  async #bring(numbers: number[], lock: string, signal: AbortSignal): Promise<void> {
+  /**
+   * Bring a piece, or as many pieces of a shard as are missing, into the store, under locks over all tabs: who waited for
+   * them may find it there.
+   */
+  async #bring(numbers: number[], whole: boolean, signal: AbortSignal): Promise<void> {
+    const { pieces, record } = this.#source;
+    const { locks } = this.#world;
+    const { shard, slot } = pieces[numbers[0]!]!;
     let gainedBytes = 0;
     const gained = (bytes: number) => void (gainedBytes += bytes);
-    await this.#world.locks.request(`palimpsest:${lock}`, { signal }, () =>
+    const work = () =>
       this.#patiently(
         signal,
         () => this.#attempt(numbers, gained, signal),
         () => gainedBytes,
-      ),
-    );
-    await this.#seal(this.#source.pieces[numbers[0]!]!.shard);
+      );
+    const shardLock = `palimpsest:shard:${record.model}#${shard}`;
+    if (whole) await locks.request(shardLock, { signal }, work);
+    else {
+      await locks.request(shardLock, { mode: 'shared', signal }, () =>
+        locks.request(`palimpsest:piece:${slot}`, { signal }, work),
+      );
+    }
+    await this.#seal(shard);
   }
 
   async #attempt(
@@ -493,7 +506,15 @@ export class Download {
     return this.#inTurn(async () => {
       const { pieces, record, store } = this.#source;
       const piece = pieces[number]!;
+      const { file } = record.manifest.shards[piece.shard]!;
       const whole = await store.joined(piece);
+      if (whole === null) {
+        this.note = `What is stored of ${file} from byte ${piece.start} on has gaps and was dropped`;
+        await store.dropParts(piece.slot);
+        this.#partial.delete(number);
+        this.#changed();
+        return;
+      }
       const hash = await sha256(whole);
       const expected = (await store.lookUp(record.model, piece)).sha256 ?? hash;
       if (hash === expected) {
@@ -503,7 +524,6 @@ export class Download {
       }
       await store.dropParts(piece.slot);
       this.#partial.delete(number);
-      const { file } = record.manifest.shards[piece.shard]!;
       const times = (this.#wrong.get(number) ?? 0) + 1;
       this.#wrong.set(number, times);
       this.note = `${file} from byte ${piece.start} on arrived damaged and was dropped`;
@@ -535,7 +555,7 @@ export class Download {
     return stated === null || bytes <= record.pieceBytes || record.agreed[shard]!;
   }
 
-  /** Compare a shard of several pieces, once all are present, with its stated hash. Fails: ShardCorrupt. */
+  /** Compare a shard of several pieces, once all are present, with its stated hash; fetch it again once. Fails: ShardCorrupt. */
   #seal(shard: number): Promise<void> {
     return this.#inTurn(async () => {
       const { pieces, record, store } = this.#source;
@@ -555,11 +575,13 @@ export class Download {
             record.model,
             mine.map((number) => pieces[number]!.slot),
           );
-          for (const number of mine) this.lost(number);
+          this.note = `${file} arrived damaged and was dropped`;
+          for (const number of mine.reverse()) this.lost(number);
+          if (!this.#damaged.has(shard)) return void this.#damaged.add(shard);
           throw new PalimpsestError(
             'ShardCorrupt',
-            `${file} arrived whole with SHA-256 ${seen.slice(0, 8)} instead of ${stated!.slice(0, 8)} and was dropped: ` +
-              'the server has another file than the one expected.',
+            `${file} arrived twice with SHA-256 ${seen.slice(0, 8)} or another instead of ${stated!.slice(0, 8)} and was ` +
+              'dropped: the server has another file than the one expected.',
           );
         }
         record.agreed[shard] = true;

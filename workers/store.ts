@@ -306,24 +306,31 @@ export class Store {
     return runLengths(keys);
   }
 
-  /** Keep a finished range of a piece; it must follow the parts that are there. */
+  /** Keep a finished range of a piece. It follows the parts that are there, or replaces the last of them. */
   putPart(slot: string, start: number, part: ArrayBuffer): Promise<void> {
-    return this.#shelf.transact('readwrite', async (on) =>
-      on.put(['part', slot, start, part.byteLength], part),
-    );
+    return this.#shelf.transact('readwrite', async (on) => {
+      // Whatever reaches beyond was written by a tab that is dead.
+      for (const key of await on.keys(['part', slot])) {
+        if ((key[2] as number) + (key[3] as number) > start) on.delete(key);
+      }
+      on.put(['part', slot, start, part.byteLength], part);
+    });
   }
 
-  /** All parts of a piece, one after another. */
-  async joined({ slot, bytes }: Piece): Promise<ArrayBuffer> {
-    const parts = await this.#shelf.transact('readonly', (on) => on.values(['part', slot]));
+  /** All parts of a piece, one after another; null if they do not make it whole. */
+  async joined({ slot, bytes }: Piece): Promise<ArrayBuffer | null> {
+    const { keys, values } = await this.#shelf.transact('readonly', async (on) => ({
+      keys: await on.keys(['part', slot]),
+      values: (await on.values(['part', slot])) as ArrayBuffer[],
+    }));
     const whole = new Uint8Array(bytes);
     let at = 0;
-    for (const part of parts as ArrayBuffer[]) {
-      if (at + part.byteLength > bytes) break;
-      whole.set(new Uint8Array(part), at);
-      at += part.byteLength;
+    for (const [i, [, , start]] of keys.entries()) {
+      if (start !== at || at + values[i]!.byteLength > bytes) return null;
+      whole.set(new Uint8Array(values[i]!), at);
+      at += values[i]!.byteLength;
     }
-    return whole.buffer;
+    return at === bytes ? whole.buffer : null;
   }
 
   dropParts(slot: string): Promise<void> {

@@ -200,14 +200,18 @@ export async function fetchText(
     const decoder = new TextDecoder();
     const reader = answer.body.getReader();
     let text = '';
-    for (let bytes = 0; bytes <= mostBytes;) {
+    let bytes = 0;
+    for (;;) {
       const chunk = await unlessSilent(reader.read(), world.clock, stallMs);
-      if (chunk === silence) break;
-      if (chunk.done) return { text: text + decoder.decode() };
+      if (chunk === silence || bytes > mostBytes) break;
+      if (chunk.done) {
+        if (bytes !== (answer.totalBytes ?? bytes)) break;
+        return { text: text + decoder.decode() };
+      }
       bytes += chunk.value.length;
       text += decoder.decode(chunk.value, { stream: true });
     }
-    return { kind: 'setback', why: `${address} does not come to an end`, waitMs: 0 };
+    return { kind: 'setback', why: `${address} did not arrive whole`, waitMs: 0 };
   } catch (cause) {
     if (cause instanceof PalimpsestError) throw cause;
     return { kind: 'setback', why: `${address} broke off (${said(cause)})`, waitMs: 0 };

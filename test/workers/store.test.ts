@@ -131,20 +131,38 @@ describe.each<[string, () => Promise<Shelf>]>([
     expect(new Map(await store.partial())).toEqual(new Map([[piece!.slot, 90]]));
     expect(await store.list()).toMatchObject([{ storedBytes: 90, ownBytes: 90, verifiedAt: null }]);
     const whole = await store.joined(piece!);
-    expect(new Uint8Array(whole)).toEqual(bytes);
+    expect(new Uint8Array(whole!)).toEqual(bytes);
     expect((await store.lookUp('m', piece!)).held).toBe(false);
-    await store.putPiece('m', piece!, sha256Of(bytes), whole, 7);
+    await store.putPiece('m', piece!, sha256Of(bytes), whole!, 7);
     expect(await store.lookUp('m', piece!)).toEqual({ sha256: sha256Of(bytes), held: true });
     expect(await keys('part')).toEqual([]);
     expect(await store.list()).toMatchObject([{ storedBytes: 90, verifiedAt: 7 }]);
   });
 
-  test('a part after a gap does not count', async () => {
-    await store.putPart('s', 0, new ArrayBuffer(10));
-    await store.putPart('s', 20, new ArrayBuffer(10));
-    expect(await store.partBytes('s')).toBe(10);
-    await store.dropParts('s');
-    expect(await store.partBytes('s')).toBe(0);
+  test('parts with a gap are not joined', async () => {
+    const [piece] = piecesOf(record('m', [weights(30, 1)]));
+    await store.putPart(piece!.slot, 0, new ArrayBuffer(10));
+    await store.putPart(piece!.slot, 20, new ArrayBuffer(10));
+    expect(await store.partBytes(piece!.slot)).toBe(10);
+    expect(await store.joined(piece!)).toBeNull();
+    await store.dropParts(piece!.slot);
+    expect(await store.partBytes(piece!.slot)).toBe(0);
+    expect(await store.joined(piece!)).toBeNull();
+  });
+
+  test('a part replaces what another writer has left from there on', async () => {
+    const bytes = weights(30, 1);
+    const [piece] = piecesOf(record('m', [bytes]));
+    for (const [from, until] of [
+      [0, 10],
+      [10, 14],
+      [14, 18],
+      [10, 20],
+      [20, 30],
+    ] as const) {
+      await store.putPart(piece!.slot, from, buffer(bytes.subarray(from, until)));
+    }
+    expect(new Uint8Array((await store.joined(piece!))!)).toEqual(bytes);
   });
 
   test('pieces that models share are stored once and go with the last of them', async () => {
