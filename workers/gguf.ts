@@ -305,6 +305,11 @@ const TYPE_NAMES = (
   'IQ4_NL_8_8 MXFP4 NVFP4 Q1_0 Q2_0'
 ).split(' ');
 
+/** ggml's number of a tensor type. */
+export function tensorTypeNumber(type: TensorType): number {
+  return TYPE_NAMES.indexOf(type);
+}
+
 function tensorType(source: ByteSource, tensor: string, number: number): TensorType {
   const name = TYPE_NAMES[number] ?? `number ${number}`;
   if (isTensorType(name)) return name;

@@ -362,8 +362,13 @@ const utf8 = new TextEncoder();
 const keepBom = { ignoreBOM: true };
 
 function toByteCharacters(word: string): string {
+  return asByteCharacters(utf8.encode(word));
+}
+
+/** Bytes as a vocabulary writes them: one printable character each. */
+export function asByteCharacters(bytes: Uint8Array): string {
   let characters = '';
-  for (const byte of utf8.encode(word)) characters += byteCharacters[byte];
+  for (const byte of bytes) characters += byteCharacters[byte];
   return characters;
 }
 

@@ -1,0 +1,207 @@
+/**
+ * A Hugging Face checkpoint as the GGUF file it would be. The file is never whole anywhere: its layout is worked out first,
+ * and then any range of it is made when it is read, from the numbers of the checkpoint that it holds. So it opens as any
+ * GGUF does, any piece of it can be made again, and what is in memory is the range asked for and one chunk.
+ */
+import {
+  CONFIG_LIMITS,
+  modelMetadata,
+  readConfig,
+  storedType,
+  tensorRecipes,
+  type Encoding,
+  type Slab,
+  type TensorRecipe,
+} from './checkpoint.ts';
+import { modelConfig, type ModelConfig } from './config.ts';
+import { openGguf, type ByteSource } from './gguf.ts';
+import { layOutGguf, type TensorPlace } from './ggufFile.ts';
+import { tokenizerMetadata } from './hfTokenizer.ts';
+import { readJson } from './json.ts';
+import { PalimpsestError } from './protocol.ts';
+import { quantize, rowBytes, type TensorType } from './quant.ts';
+import { openWeights, readNumbers } from './safetensors.ts';
+import { createTokenizer } from './tokenizer.ts';
+
+/** What the checkpoint itself does not say. Both go into the file; the licence '' where nobody stated it. */
+export interface About {
+  name: string;
+  license: string;
+}
+
+/** The whole GGUF file, made where it is read. Reads fail with BadNumbers, and as the checkpoint's files do. */
+export interface ImportedGguf extends ByteSource {
+  config: ModelConfig;
+}
+
+/** Numbers decoded at a time: 4 MiB as f32. One row, where a row has more. */
+const CHUNK_NUMBERS = 1024 * 1024;
+
+/**
+ * The GGUF file that a checkpoint becomes in this encoding. `files` are those of its folder, by their plain names; others
+ * than config.json, the tokenizer's and the weights' are not read. Nothing of the weights but their headers is read yet.
+ * Fails: Refused (a file missing), BadModel, Unsupported, and as the files do.
+ */
+export async function importCheckpoint(
+  files: readonly ByteSource[],
+  about: About,
+  encoding: Encoding,
+): Promise<ImportedGguf> {
+  const configFile = files.find(({ name }) => name === 'config.json');
+  if (!configFile) {
+    throw new PalimpsestError(
+      'Refused',
+      'There is no config.json among the files. Choose the whole folder of a checkpoint.',
+    );
+  }
+  const stated = readConfig(await readJson(configFile, CONFIG_LIMITS));
+  const recipes = tensorRecipes(stated, await openWeights(files));
+  const layout = layOutGguf(
+    [...modelMetadata(stated, about, encoding), ...(await tokenizerMetadata(files, stated))],
+    recipes.map((recipe) => ({ ...recipe, type: storedType(recipe, encoding) })),
+  );
+  const { header, tensors, byteLength } = layout;
+
+  const source: ByteSource = {
+    name: `${about.name}-${encoding}.gguf`,
+    byteLength,
+    async read(offset, bytes) {
+      if (!(offset >= 0 && bytes >= 0 && offset + bytes <= byteLength)) {
+        throw new PalimpsestError(
+          'Refused',
+          `${source.name} has ${byteLength} bytes; ${bytes} from ${offset} on were asked for.`,
+        );
+      }
+      const out = new Uint8Array(bytes);
+      if (offset < header.length) out.set(header.subarray(offset, offset + bytes));
+      for (const [i, place] of tensors.entries()) {
+        const from = Math.max(offset, place.offset);
+        const until = Math.min(offset + bytes, place.offset + place.byteLength);
+        if (from >= until) continue;
+        const wanted = out.subarray(from - offset, until - offset);
+        await fillTensor(recipes[i], place, from - place.offset, wanted);
+      }
+      return out;
+    },
+  };
+  const config = await configOf({ ...source, read: (...range) => headerAlone(header, ...range) });
+  return { ...source, config };
+}
+
+/** The file opened as the engine will open it, so that what cannot run is refused before weights are fetched. */
+async function configOf(source: ByteSource): Promise<ModelConfig> {
+  const opened = await openGguf([source]);
+  createTokenizer(opened.metadata);
+  return modelConfig(opened);
+}
+
+/** A range of the file with zeros where the tensors are: whoever reads a header reads a little beyond it. */
+function headerAlone(header: Uint8Array, offset: number, bytes: number): Promise<Uint8Array> {
+  const out = new Uint8Array(bytes);
+  out.set(header.subarray(offset, offset + bytes));
+  return Promise.resolve(out);
+}
+
+/** Bytes of a tensor from `byteOffset` on, as many as `out` takes. */
+async function fillTensor(
+  recipe: TensorRecipe,
+  { type, ne: [cols] }: TensorPlace,
+  byteOffset: number,
+  out: Uint8Array,
+): Promise<void> {
+  const perRow = rowBytes(type, cols);
+  const perChunk = Math.max(1, Math.floor(CHUNK_NUMBERS / cols));
+  const firstRow = Math.floor(byteOffset / perRow);
+  const endRow = Math.ceil((byteOffset + out.length) / perRow);
+  let slabStart = 0; // its first row, in the tensor
+  for (const slab of recipe.slabs) {
+    const end = Math.min(endRow, slabStart + slab.rows);
+    for (let row = Math.max(firstRow, slabStart); row < end; row += perChunk) {
+      const rows = Math.min(perChunk, end - row);
+      const numbers = await slabRows(slab, cols, row - slabStart, rows);
+      checkNumbers(recipe.name, slab, type, numbers);
+      const stored = encode(type, numbers);
+      const at = row * perRow - byteOffset; // in `out`; the first row may begin before it, the last end after it
+      const skipped = Math.max(0, -at);
+      out.set(stored.subarray(skipped, out.length - at), at + skipped);
+    }
+    slabStart += slab.rows;
+  }
+}
+
+/** Rows [first, first + rows) of a slab, [rows, cols]. */
+async function slabRows(
+  slab: Slab,
+  cols: number,
+  first: number,
+  rows: number,
+): Promise<Float32Array> {
+  if (slab.change === 'turned') {
+    const run = await readNumbers(slab.source, slab.first, slab.rows * cols);
+    return Float32Array.from(
+      { length: rows * cols },
+      (_, i) => run[(i % cols) * slab.rows + first + Math.floor(i / cols)],
+    );
+  }
+  const numbers = await readNumbers(slab.source, slab.first + first * cols, rows * cols);
+  return slab.change === 'minusExp' ? numbers.map((value) => -Math.exp(value)) : numbers;
+}
+
+/** The largest magnitude a type can store; scales of blocks are f16. */
+const LARGEST: Partial<Record<TensorType, number>> = {
+  F16: 65504,
+  Q8_0: 127 * 65504,
+  Q4_0: 8 * 65504,
+};
+
+function checkNumbers(name: string, slab: Slab, type: TensorType, numbers: Float32Array): void {
+  const largest = LARGEST[type] ?? 3.4028234663852886e38;
+  const odd = numbers.find((value) => !(Math.abs(value) <= largest));
+  if (odd === undefined) return;
+  const advice = Number.isFinite(odd) ? 'Choose F32 or BF16.' : 'Get the checkpoint again.';
+  throw new PalimpsestError(
+    'BadNumbers',
+    `Tensor ${slab.source.name} holds ${odd}, which ${name} as ${type} cannot. ${advice}`,
+  );
+}
+
+function encode(type: TensorType, numbers: Float32Array): Uint8Array {
+  if (type === 'F32') return new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
+  return quantize(type as Exclude<Encoding, 'F32'>, numbers);
+}
+
+// ----------------------------------------------------------------------------------------------- copying
+
+/** Where pieces of a file are kept. Piece n is bytes [n pieceBytes, (n + 1) pieceBytes), the last one shorter. */
+export interface PieceSink {
+  readonly pieceBytes: number;
+  has(piece: number): Promise<boolean>;
+  put(piece: number, bytes: Uint8Array): Promise<void>;
+}
+
+/**
+ * Make a file piece by piece, those left out that the sink has: after a failure or an abort the same call goes on. While a
+ * piece is being kept the next one is made, so at most two are in memory.
+ * Fails: as the file and the sink do; with the signal's reason when it is aborted.
+ */
+export async function copyPieces(
+  file: ByteSource,
+  sink: PieceSink,
+  report: (doneBytes: number, totalBytes: number) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const { byteLength } = file;
+  const { pieceBytes } = sink;
+  let keeping: Promise<void> = Promise.resolve();
+  for (let piece = 0; piece * pieceBytes < byteLength; piece++) {
+    signal.throwIfAborted();
+    const start = piece * pieceBytes;
+    const end = Math.min(start + pieceBytes, byteLength);
+    const bytes = (await sink.has(piece)) ? null : await file.read(start, end - start);
+    await keeping;
+    keeping = bytes ? sink.put(piece, bytes) : Promise.resolve();
+    keeping = keeping.then(() => report(end, byteLength));
+    keeping.catch(() => {}); // it is awaited before the next piece is kept
+  }
+  await keeping;
+}
