@@ -6,7 +6,7 @@ import ts from 'typescript-eslint';
 
 // Formatting is Prettier's, undeclared names are the compiler's; these rules catch what both let pass.
 export default defineConfig(
-  { ignores: ['dist/', '.cache/', 'node_modules/', 'public/'] },
+  { ignores: ['dist/', '.*/', 'public/'] },
   js.configs.recommended,
   ...ts.configs.recommended,
   ...svelte.configs.recommended,

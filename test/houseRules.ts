@@ -82,7 +82,7 @@ function said(
 
 export const shadersAreImportedByTheTableAlone: Rule = (tree) =>
   imports(tree, () => true)
-    .filter(({ to }) => to.endsWith('.wgsl'))
+    .filter(({ to }) => to.startsWith('shaders/'))
     .filter(({ from, specifier }) => from !== 'workers/kernels.ts' || !specifier.endsWith('?raw'))
     .map(({ from, specifier }) => `${from}: imports ${specifier}`);
 
@@ -324,7 +324,7 @@ export const namesSayWhatThingsAre: Rule = (tree) =>
     },
   );
 
-const isConfiguration = (path: string) => /^[\w.]+\.config\.[jt]s$/.test(path);
+const isConfiguration = (path: string) => /(^|\/)[\w.]+\.config\.[jt]s$/.test(path);
 
 export const exportsHaveNames: Rule = (tree) =>
   files(tree, (path) => /\.(ts|mjs)$/.test(path) && !path.endsWith('.d.ts')).flatMap(
