@@ -188,7 +188,7 @@ export class Download {
   async #prepare(signal: AbortSignal): Promise<void> {
     await this.survey();
     await this.#learnValidators(signal);
-    await this.#checkRoom();
+    await this.checkRoom();
     signal.throwIfAborted();
     const { pieces, record } = this.#source;
     const numbers = Array.from(pieces.keys());
@@ -229,20 +229,31 @@ export class Download {
     await this.survey();
   }
 
-  /** Refuse what will not fit, before anything is fetched. */
-  async #checkRoom(): Promise<void> {
-    const { store, record } = this.#source;
-    const neededBytes = record.manifest.bytes - this.receivedBytes;
-    if (store.place === 'memory' || neededBytes === 0) return;
-    const { quota, usage } = await this.#world.estimate();
-    if (quota === undefined || usage === undefined) return;
-    const freeBytes = Math.max(quota - usage, 0);
-    if (neededBytes <= freeBytes) return;
+  /** Refuse what will not fit, before anything is fetched. Fails: QuotaExceeded. */
+  async checkRoom(): Promise<void> {
+    const { store } = this.#source;
+    if (store.place === 'memory') return;
+    const lack = await this.lackOfRoom();
+    if (lack === null) return;
     throw new PalimpsestError(
       'QuotaExceeded',
-      `${record.manifest.name} needs ${inUnits(neededBytes)}, ${inUnits(freeBytes)} free. ` +
-        'Remove a stored model or free room on the disk.',
+      `${lack}. Remove a stored model or free room on the disk.`,
     );
+  }
+
+  /** "NAME needs 26.1 GB, 18.0 GB free", or null if what is missing fits or the browser does not say. */
+  async lackOfRoom(): Promise<string | null> {
+    const { name, bytes } = this.#source.record.manifest;
+    const { connections, pieceBytes } = this.#limits;
+    const missingBytes = bytes - this.receivedBytes;
+    const { quota, usage } = await this.#world.estimate();
+    if (missingBytes === 0 || quota === undefined || usage === undefined) return null;
+    const freeBytes = Math.max(quota - usage, 0);
+    // Pieces lie there twice for a moment: as parts, and joined.
+    const joinBytes = Math.min(connections * pieceBytes, missingBytes);
+    if (missingBytes + joinBytes <= freeBytes) return null;
+    const joining = missingBytes <= freeBytes ? ` and ${inUnits(joinBytes)} to assemble it` : '';
+    return `${name} needs ${inUnits(missingBytes)}${joining}, ${inUnits(freeBytes)} free`;
   }
 
   /** Give every idle connection something to do. */

@@ -77,16 +77,16 @@ export class Library implements WeightsApi {
   // ------------------------------------------------------------------------------------------- opening
 
   async open(model: string, report: (p: LoadProgress) => void): Promise<Shard[]> {
-    const opened = await this.#find(model);
+    const opened = await this.#find(model, true);
     opened.reports.add(report);
     return opened.record.manifest.shards;
   }
 
   /** The model, opened if it is not. */
-  async #find(model: string): Promise<Opened> {
+  async #find(model: string, again = false): Promise<Opened> {
     const before = this.#opened.get(model);
-    // After a failure the reason may be that the model was changed: look at it anew.
-    if (before && (await before).download.state !== 'failed') return before;
+    // The reason of a failure may be that the model was changed: who tries again looks at it anew.
+    if (before && !(again && (await before).download.state === 'failed')) return before;
     const opening = this.#describe(model).then((record) => this.#enter(record, null));
     this.#opened.set(model, opening);
     try {
@@ -150,14 +150,10 @@ export class Library implements WeightsApi {
     } else {
       opened.store = disk.store;
       await opened.download.survey();
-      const { quota = Infinity, usage = 0 } = await this.#world.estimate();
-      const neededBytes = manifest.bytes - opened.download.receivedBytes;
-      const freeBytes = Math.max(quota - usage, 0);
-      const fits = neededBytes <= freeBytes;
-      if (fits || neededBytes < manifest.bytes || manifest.bytes > this.#limits.memoryBytes) return;
-      opened.placeNote =
-        `${manifest.name} needs ${inUnits(neededBytes)}, ${inUnits(freeBytes)} free: ` +
-        'it stays in memory until the tab closes.';
+      const lack = await opened.download.lackOfRoom();
+      const begun = opened.download.receivedBytes > 0;
+      if (lack === null || begun || manifest.bytes > this.#limits.memoryBytes) return;
+      opened.placeNote = `${lack}: it stays in memory until the tab closes.`;
     }
     opened.store = this.#memory;
     await opened.download.survey();
@@ -186,8 +182,9 @@ export class Library implements WeightsApi {
         );
       }
       record.usedAt = this.#world.clock.now();
-      await opened.store.save(record);
-      const gone = await opened.store.sweep();
+      await this.#saveRecord(opened);
+      // Sweeping can wait for a better day; what it would have found missing, reading finds.
+      const gone = await opened.store.sweep().catch(() => new Set<string>());
       const pins = await opened.store.pins(record.model);
       const lost = opened.pieces.filter(({ stated, slot }) => gone.has(stated ?? pins.get(slot)!));
       if (lost.length > 0) {
@@ -200,6 +197,18 @@ export class Library implements WeightsApi {
     } catch (cause) {
       release();
       opened.release = null;
+      throw cause;
+    }
+  }
+
+  /** A full disk keeps nobody from reading what is there whole: then the date of its last use is all that is lost. */
+  async #saveRecord({ store, record, download }: Opened): Promise<void> {
+    try {
+      await store.save(record);
+    } catch (cause) {
+      if ((cause as Error).name !== 'QuotaExceeded') throw cause;
+      if (download.whole) return;
+      await download.checkRoom();
       throw cause;
     }
   }
@@ -347,7 +356,7 @@ export class Library implements WeightsApi {
   }
 
   async download(model: string): Promise<void> {
-    const opened = await this.#find(model);
+    const opened = await this.#find(model, true);
     if (opened.files) return;
     await this.#use(opened);
     if (!opened.download.whole) opened.download.start();
@@ -461,7 +470,7 @@ export class Library implements WeightsApi {
       }
       report(doneBytes, record.manifest.bytes);
     }
-    await store.markVerified(right, this.#world.clock.now());
+    await store.markVerified(right, this.#world.clock.now()).catch(() => {}); // as above
     return { pieces, damagedPieces: pieces - right.length };
   }
 

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { LoadProgress, WeightsStatus } from '../../workers/protocol.ts';
+import { PalimpsestError, type LoadProgress, type WeightsStatus } from '../../workers/protocol.ts';
+import { memoryShelf } from '../../workers/store.ts';
 import type { Asked, Fault } from '../fault/server.ts';
 import {
   openRig,
@@ -400,6 +401,40 @@ describe('room', () => {
       placeNote: expect.stringContaining('needs 50 kB, 30 kB free'),
       state: 'complete',
     });
+  });
+
+  test('a full disk keeps what is whole readable, and stops the rest with what it kept', async () => {
+    const inner = memoryShelf(Infinity);
+    let fullAfter = Infinity;
+    const full = await openRig({
+      shelf: {
+        place: 'disk',
+        transact: async (mode, work) => {
+          if (mode === 'readwrite' && --fullAfter < 0) {
+            throw new PalimpsestError('QuotaExceeded', 'The browser has no room.');
+          }
+          return inner.transact(mode, work);
+        },
+      },
+    });
+    const whole = serveFolder(full, 'w', [weights(50_000, 1)]);
+    await full.pass(readWhole(full.tab().library, whole));
+    const model = serveFolder(full, 'm', [weights(50_000, 2), weights(60_000, 3)]);
+    fullAfter = 12;
+    const { library } = full.tab();
+    await expect(full.pass(readWhole(library, model))).rejects.toMatchObject({
+      name: 'QuotaExceeded',
+      message: expect.stringMatching(/no room.* \d+ kB of 110 kB of m are kept; free room/),
+    });
+    const { receivedBytes } = await library.status(model.model);
+    expect(receivedBytes).toBeGreaterThanOrEqual(8 * partBytes);
+    expect(await full.pass(readWhole(full.tab().library, whole))).toEqual(whole.hashes);
+
+    fullAfter = Infinity;
+    const sentBytes = full.server.sentBytes;
+    expect(await full.pass(readWhole(library, model))).toEqual(model.hashes);
+    expect(full.server.sentBytes - sentBytes).toBeLessThan(model.bytes - receivedBytes + 1000);
+    await full.close();
   });
 
   test('blocked storage: small models live in memory, large ones are refused', async () => {

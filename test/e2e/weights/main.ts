@@ -1,0 +1,86 @@
+/** A page with nothing but the weights worker, for tests to call. */
+import { createEndpoint, proxy, wrap } from 'comlink';
+import type { LoadProgress, WeightsApi, WeightsStatus } from '../../../workers/protocol.ts';
+
+const worker = new Worker(new URL('../../../workers/download.worker.ts', import.meta.url), {
+  type: 'module',
+});
+const weights = wrap<WeightsApi>(worker);
+
+/** Bytes asked for at a time, as the engine asks. */
+const rangeBytes = 8 * 1024 * 1024;
+
+const lab = {
+  /** Reports of the last download, as they came. */
+  reports: [] as LoadProgress[],
+  statuses: [] as WeightsStatus[],
+
+  status: (model: string) => weights.status(model),
+  list: () => weights.list(),
+  room: () => weights.room(),
+  remove: (model: string) => weights.remove(model),
+  close: (model: string) => weights.close(model),
+  verify: (model: string) =>
+    weights.verify(
+      model,
+      proxy(() => {}),
+    ),
+
+  async watch(model: string): Promise<void> {
+    await weights.watch(
+      model,
+      proxy((status) => void lab.statuses.push(status)),
+    );
+  },
+
+  async download(model: string): Promise<void> {
+    await weights.open(
+      model,
+      proxy((progress) => void lab.reports.push(progress)),
+    );
+    await weights.download(model);
+  },
+
+  /** SHA-256 of each shard, read through a port of its own as the engine reads. */
+  async read(model: string): Promise<string[]> {
+    const port = await weights[createEndpoint]();
+    const engineSide = wrap<WeightsApi>(port);
+    const shards = await engineSide.open(
+      model,
+      proxy((progress) => void lab.reports.push(progress)),
+    );
+    const hashes: string[] = [];
+    for (const [shard, { bytes }] of shards.entries()) {
+      const whole = new Uint8Array(bytes);
+      for (let at = 0; at < bytes; at += rangeBytes) {
+        const range = Math.min(rangeBytes, bytes - at);
+        whole.set(new Uint8Array(await engineSide.read(model, shard, at, range)), at);
+      }
+      const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', whole));
+      hashes.push(Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join(''));
+    }
+    return hashes;
+  },
+
+  /** Milliseconds to read a whole model, and what is done with the bytes is nothing. */
+  async timeRead(model: string): Promise<number> {
+    const shards = await weights.open(
+      model,
+      proxy(() => {}),
+    );
+    const start = performance.now();
+    for (const [shard, { bytes }] of shards.entries()) {
+      for (let at = 0; at < bytes; at += rangeBytes) {
+        await weights.read(model, shard, at, Math.min(rangeBytes, bytes - at));
+      }
+    }
+    return performance.now() - start;
+  },
+
+  async adopt(files: File[]): Promise<string> {
+    return weights.adopt(files);
+  },
+};
+
+export type Lab = typeof lab;
+Object.assign(globalThis, { lab });
