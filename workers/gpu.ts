@@ -60,18 +60,31 @@ export function link(name: string, sources: string[], consts: Record<string, num
   return [...directives, code].join('\n');
 }
 
+/**
+ * All bindings of a linked text in one group, in order of the groups and bindings they were written with: each group set
+ * costs a microsecond or more per call, and a token makes hundreds of calls.
+ */
+export function inOneGroup(code: string): string {
+  const order = bindLines(code).map((l) => l.name);
+  return code.replace(BIND_LINE, (line, _group, _binding, _space, _access, name: string) =>
+    line.replace(/@group.*@binding\(\d+\)/, `@group(0) @binding(${order.indexOf(name)})`),
+  );
+}
+
 interface BindLine {
+  /** As written: 0 activations and state, 1 weights, 2 the step. */
   group: number;
   binding: number;
   name: string;
   type: GPUBufferBindingType;
 }
 
-/** The `@group(g) @binding(b) var<...> name` lines of a linked text, in order of group and binding. */
+const BIND_LINE =
+  /@group\((\d)\)\s*@binding\((\d+)\)\s*var<(uniform|storage)(?:,\s*(read|read_write))?>\s*(\w+)/g;
+
+/** The `@group(g) @binding(b) var<...> name` lines of a text, in order of group and binding. */
 export function bindLines(code: string): BindLine[] {
-  const lines = code.matchAll(
-    /@group\((\d)\)\s*@binding\((\d+)\)\s*var<(uniform|storage)(?:,\s*(read|read_write))?>\s*(\w+)/g,
-  );
+  const lines = code.matchAll(BIND_LINE);
   return [...lines]
     .map(([, group, binding, space, access, name]): BindLine => {
       const type =
@@ -99,8 +112,9 @@ export interface Tensor {
 export interface Program {
   readonly name: string;
   readonly code: string;
+  /** In the order of their bindings. */
   readonly lines: readonly BindLine[];
-  readonly layouts: readonly GPUBindGroupLayout[];
+  readonly layout: GPUBindGroupLayout;
   readonly grid: (tokens: number) => readonly [number, number, number];
   pipeline: GPUComputePipeline | null;
 }
@@ -108,7 +122,7 @@ export interface Program {
 /** A program with its buffers bound: what a plan is made of. Recording a call allocates nothing. */
 export interface Call {
   readonly program: Program;
-  readonly groups: readonly GPUBindGroup[];
+  readonly group: GPUBindGroup;
   /** Bytes of the weights it binds. */
   readonly weightBytes: number;
 }
@@ -154,6 +168,7 @@ export class Gpu {
   readonly #tensors = new Set<Tensor>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   readonly #programs = new Map<string, Program>();
+  readonly #texts = new Map<string, number>();
   readonly #compiling = new Set<Promise<void>>();
   #readback: GPUBuffer | null = null;
   #gone: string | null = null;
@@ -328,12 +343,8 @@ export class Gpu {
     libraryConsts: Record<string, number> = {},
   ): Program {
     const all = { ...libraryConsts, ...consts };
-    const key = JSON.stringify([
-      kernel.name,
-      kernel.source.length,
-      libraries.map((l) => l.name),
-      all,
-    ]);
+    const texts = [kernel.source, ...libraries.map((l) => l.source)];
+    const key = JSON.stringify([texts.map((text) => this.#textId(text)), all]);
     const known = this.#programs.get(key);
     if (known) return known;
 
@@ -345,15 +356,11 @@ export class Gpu {
         `${kernel.name} binds ${found.join(' ')}; the table says ${kernel.binds.join(' ')}`,
       );
     }
-    const groups = Math.max(0, ...lines.map((l) => l.group)) + 1;
-    const layouts = Array.from({ length: groups }, (_, g) =>
-      this.#layout(lines.filter((l) => l.group === g)),
-    );
     const program: Program = {
       name: kernel.name,
-      code,
+      code: inOneGroup(code),
       lines,
-      layouts,
+      layout: this.#layout(lines),
       grid: (tokens) => kernel.grid(consts, tokens),
       pipeline: null,
     };
@@ -364,9 +371,16 @@ export class Gpu {
     return program;
   }
 
+  /** A short name for a source text. */
+  #textId(text: string): number {
+    const id = this.#texts.get(text) ?? this.#texts.size;
+    this.#texts.set(text, id);
+    return id;
+  }
+
   async #compile(program: Program): Promise<void> {
     const module = this.#device.createShaderModule({ label: program.name, code: program.code });
-    const layout = this.#device.createPipelineLayout({ bindGroupLayouts: [...program.layouts] });
+    const layout = this.#device.createPipelineLayout({ bindGroupLayouts: [program.layout] });
     try {
       program.pipeline = await this.#device.createComputePipelineAsync({
         label: program.name,
@@ -384,13 +398,13 @@ export class Gpu {
   }
 
   #layout(lines: readonly BindLine[]): GPUBindGroupLayout {
-    const key = lines.map((l) => `${l.binding}:${l.type}`).join(' ');
+    const key = lines.map((l) => l.type).join(' ');
     let layout = this.#layouts.get(key);
     if (!layout) {
       layout = this.#device.createBindGroupLayout({
         label: key,
-        entries: lines.map((l) => ({
-          binding: l.binding,
+        entries: lines.map((l, binding) => ({
+          binding,
           visibility: GPUShaderStage.COMPUTE,
           buffer: { type: l.type },
         })),
@@ -407,28 +421,24 @@ export class Gpu {
 
   // ---------------------------------------------------------------------------------------------- calls
 
-  /** Bind buffers by name, those of all groups together. Missing and surplus names are refused. */
+  /** Bind buffers by name. Missing and surplus names are refused. */
   bind(program: Program, tensors: Record<string, Tensor>): Call {
     const names = new Set(program.lines.map((l) => l.name));
     for (const name of Object.keys(tensors)) {
       if (!names.has(name))
         throw new Error(`${program.name} has no binding ${name}; it has ${[...names].join(' ')}`);
     }
-    const groups = program.layouts.map((layout, g) =>
-      this.#device.createBindGroup({
-        label: program.name,
-        layout,
-        entries: program.lines
-          .filter((l) => l.group === g)
-          .map((l) => {
-            const tensor = tensors[l.name];
-            if (!tensor) throw new Error(`${program.name}: nothing bound to ${l.name}`);
-            return { binding: l.binding, resource: { buffer: tensor.buffer } };
-          }),
+    const group = this.#device.createBindGroup({
+      label: program.name,
+      layout: program.layout,
+      entries: program.lines.map(({ name }, binding) => {
+        const tensor = tensors[name];
+        if (!tensor) throw new Error(`${program.name}: nothing bound to ${name}`);
+        return { binding, resource: { buffer: tensor.buffer } };
       }),
-    );
+    });
     const weights = Object.values(tensors).filter((t) => t.kind === 'weights');
-    return { program, groups, weightBytes: weights.reduce((sum, t) => sum + t.bytes, 0) };
+    return { program, group, weightBytes: weights.reduce((sum, t) => sum + t.bytes, 0) };
   }
 
   /** Record calls and copies, in order, into one command buffer; submit it with `submit`. A buffer can be submitted once. */
@@ -572,15 +582,11 @@ export class Gpu {
   }
 }
 
-function dispatchCall(
-  pass: GPUComputePassEncoder,
-  { program, groups }: Call,
-  tokens: number,
-): void {
+function dispatchCall(pass: GPUComputePassEncoder, { program, group }: Call, tokens: number): void {
   if (!program.pipeline) throw new Error(`${program.name} was recorded before ready()`);
   const [x, y, z] = program.grid(tokens);
   pass.setPipeline(program.pipeline);
-  for (let g = 0; g < groups.length; g++) pass.setBindGroup(g, groups[g]!);
+  pass.setBindGroup(0, group);
   pass.dispatchWorkgroups(x, y, z);
 }
 

@@ -373,7 +373,8 @@ export class Model {
     look('beta', s.beta);
     if (p.single) {
       const memory = { mixed: s.mixed, g: s.g, beta: s.beta, S: state.memory, o: s.o };
-      p.run(K.kdaStep, { H, K: keys, V }, memory, [K.step]);
+      const PARTS = this.#gpu.report.software ? 1 : 8;
+      p.run(K.kdaStep, { H, K: keys, V, PARTS }, memory, [K.step]);
     } else this.#kdaChunks(p, state);
     look('o', s.o);
     p.linear(w.outGateA, s.h, s.low);
