@@ -165,10 +165,10 @@ export class Download {
   /** End. Whoever waits is told so. */
   async cancel(): Promise<void> {
     if (this.state === 'idle') return;
+    const waiting = this.#takeWaiting();
     await this.#halt('idle');
-    this.#tellAll(
-      new PalimpsestError('Refused', 'The download was cancelled. What has arrived is kept.'),
-    );
+    const why = 'The download was cancelled. What has arrived is kept.';
+    for (const { reject } of waiting) reject(new PalimpsestError('Refused', why));
   }
 
   /** A piece that was present turned out damaged: it is missing again. */
@@ -284,7 +284,7 @@ export class Download {
     const { signal } = this.#run;
     const run: Promise<void> = work
       .catch((cause: unknown) => {
-        if (!signal.aborted) this.#fail(cause);
+        if (!signal.aborted) void this.#fail(cause);
       })
       .then(() => {
         this.#busy.delete(run);
@@ -293,33 +293,38 @@ export class Download {
     this.#busy.add(run);
   }
 
-  /** End all connections and wait until each has put away what it has. */
+  /** End all connections, wait until each has put away what it has, and count that. */
   async #halt(state: 'paused' | 'idle' | 'failed'): Promise<void> {
     this.state = state;
     this.#run.abort();
     this.#changed();
     await Promise.all(this.#busy);
+    if (this.state === state) await this.survey();
   }
 
-  #fail(cause: unknown): void {
-    const { record } = this.#source;
-    let { name, message } =
+  async #fail(cause: unknown): Promise<void> {
+    const waiting = this.#takeWaiting();
+    const error =
       cause instanceof PalimpsestError
         ? cause
         : new PalimpsestError('DownloadFailed', `The download broke off: ${said(cause)}`);
+    const name = error.name as ErrorName;
+    this.error = { name, message: error.message };
+    await this.#halt('failed').catch(() => {}); // the store may be what failed
+    const { manifest } = this.#source.record;
     if (name === 'QuotaExceeded' && this.receivedBytes > 0) {
-      const kept = `${inUnits(this.receivedBytes)} of ${inUnits(record.manifest.bytes)}`;
-      message = `${message} ${kept} of ${record.manifest.name} are kept; free room, then go on.`;
+      const kept = `${inUnits(this.receivedBytes)} of ${inUnits(manifest.bytes)}`;
+      error.message += ` ${kept} of ${manifest.name} are kept; free room, then go on.`;
+      if (this.state === 'failed') this.error = { name, message: error.message };
     }
-    this.error = { name: name as ErrorName, message };
-    void this.#halt('failed');
-    this.#tellAll(new PalimpsestError(name as ErrorName, message));
+    for (const { reject } of waiting) reject(error);
   }
 
-  #tellAll(reason: PalimpsestError): void {
+  /** Everybody who waits; from here on the caller answers them. */
+  #takeWaiting(): Waiter[] {
     const waiting = [...this.#waiting.values()].flat();
     this.#waiting.clear();
-    for (const { reject } of waiting) reject(reason);
+    return waiting;
   }
 
   #patiently<T>(signal: AbortSignal, attempt: () => Promise<T | Setback>, gained?: () => number) {
