@@ -386,6 +386,8 @@ export interface Watch {
 export type Frame =
   | { kind: 'tokens'; records: TokenRecord[] }
   | { kind: 'recall'; frame: RecallFrame }
+  /** [KDA layer, head, 8, 8] root mean squares of blocks of each memory, as after `position`. */
+  | { kind: 'thumbnails'; position: number; cells: Float32Array }
   | { kind: 'forgotten'; from: number } // records from this position on no longer hold: the conversation went back
   | { kind: 'budget'; bytes: number };
 
@@ -413,8 +415,16 @@ export interface Answers {
   };
   /** [KDA layer, head, 8, 8] root mean squares of blocks of the memory. */
   thumbnails: { cells: Float32Array };
-  /** [position + 1] each; `overwrittenBy` is -1 where nothing took much away. */
-  recall: { recall: Float32Array; ink: Float32Array; overwrittenBy: Int32Array };
+  /**
+   * [position + 1] each. `overwrittenBy` is the later token whose write took most away, by the mean over heads for the
+   * median; `loss` is what it took of the recall (above 0); -1 and 0 where none took anything.
+   */
+  recall: {
+    recall: Float32Array;
+    ink: Float32Array;
+    overwrittenBy: Int32Array;
+    loss: Float32Array;
+  };
   /** [position + 1] weight with which this token reads each earlier value: signed for KDA, softmax for MLA. */
   reach: { weights: Float32Array };
   /** [experts] sigmoid scores, selection bias, and the chosen ones. */
