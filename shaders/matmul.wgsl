@@ -1,6 +1,6 @@
 // matmul: a chunk of tokens through a matrix, or through a stack of matrices (heads). What matvec does, for many tokens.
 //
-//   y[t, n, r] = sum_c W[n ROWS + r, c] x[t, n, c]
+//   y[t, n, r] = sum_c W[W_FIRST + n ROWS + r, c] x[t, n, c]
 //
 // Shapes  x [T, .., COLS]   y [T, .., ROWS]   W [BATCH ROWS, COLS] in any matrix_* format
 //         x of (t, n) starts at X_FIRST + t X_TOKEN + n X_BATCH, y at Y_FIRST + t Y_TOKEN + n Y_BATCH (f32 units; x's multiples of 4)
@@ -9,6 +9,7 @@
 // Oracle  test/reference/layers.ts linear
 const ROWS = 2304u;
 const BATCH = 1u;
+const W_FIRST = 0u;
 const X_FIRST = 0u;
 const X_TOKEN = 2304u;
 const X_BATCH = 0u;
@@ -30,5 +31,5 @@ fn matmul(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
   let row = group.x * TILE_ROWS;
   let token = group.y * TILE_TOKENS;
   let rows = min(ROWS - row, TILE_ROWS);
-  tile_product(matrix * ROWS + row, row, rows, token, min(step.tokens - token, TILE_TOKENS), lane);
+  tile_product(W_FIRST + matrix * ROWS + row, row, rows, token, min(step.tokens - token, TILE_TOKENS), lane);
 }

@@ -2,7 +2,7 @@
  * A conversation with one model: prompt in, tokens out. How a prompt becomes tokens reads top to bottom here:
  * encode, rewind to what is still in memory, prefill, decode, stop. Device and forward pass are gpu.ts and model.ts.
  */
-import { type ModelConfig, modelConfig } from './config.ts';
+import { type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
 import { type Gpu, megabytes } from './gpu.ts';
 import { type KernelTime, Model } from './model.ts';
@@ -80,14 +80,17 @@ export class Engine {
   /** Read a model's files and put it on the GPU. Fails: BadModel, Unsupported, LimitTooSmall, OutOfMemory, and what the byte sources throw. */
   static async load(options: EngineOptions): Promise<Engine> {
     const { gpu, report } = options;
-    const file = await openGguf(options.shards);
+    const stored = await openGguf(options.shards);
+    modelConfig(stored); // what cannot run is refused before weights are read
+    const tokenizer = createTokenizer(stored.metadata);
+    const file = await withoutOutputCopy(stored);
     const config = modelConfig(file);
-    const tokenizer = createTokenizer(file.metadata);
-    const model = await Model.load(gpu, file, config, report);
+    const model = await Model.load(gpu, file, config, gpu.report.software ? 'cpu' : 'gpu', report);
     const contextLimit = Math.min(config.contextTrained, options.contextTokens);
     const state = new State(gpu, config, contextLimit);
+    report({ phase: 'compile', doneBytes: 0, totalBytes: 0, note: '' });
+    await gpu.guard('the first part of the context', () => state.reserve(1));
     await model.attach(state, null);
-    await gpu.ready();
     await gpu.idle();
     return new Engine(options, config, model, state, tokenizer);
   }
@@ -139,14 +142,17 @@ export class Engine {
       const room = Math.min(sampling.maxTokens, this.#state.contextLimit - ids.length);
       let reason: Stop['reason'] = room < sampling.maxTokens ? 'context' : 'length';
       let firstToken = prefilled;
+      let lastToken = prefilled;
       if (position < ids.length - 1) reason = 'stopped';
       else if (room > 0) {
         for await (const picked of this.#decode(ids, room, sampling)) {
-          if (answer.length === 0) firstToken = this.#clock();
+          const picking = this.#clock();
+          if (answer.length === 0) firstToken = lastToken = picking;
           if (this.#tokenizer.isStop(picked.id)) {
             reason = 'end';
             break;
           }
+          lastToken = picking;
           const shown = text.push(decoder.push(picked.id));
           onToken(this.#token(picked, ids.length + answer.length, shown));
           answer.push(picked.id);
@@ -166,7 +172,7 @@ export class Engine {
         reusedTokens,
         prefillMs: prefilled - started,
         firstTokenMs: firstToken - started,
-        decodeMs: this.#clock() - firstToken,
+        decodeMs: lastToken - firstToken,
         contextUsed: this.#history.length,
         memory: this.memory(),
       };

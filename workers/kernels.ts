@@ -6,16 +6,20 @@ import addNormSource from '../shaders/add_norm.wgsl?raw';
 import argmaxSource from '../shaders/argmax.wgsl?raw';
 import argmaxMergeSource from '../shaders/argmax_merge.wgsl?raw';
 import embedSource from '../shaders/embed.wgsl?raw';
+import expertDownSource from '../shaders/expert_down.wgsl?raw';
 import expertGroupSource from '../shaders/expert_group.wgsl?raw';
 import expertMatmulSource from '../shaders/expert_matmul.wgsl?raw';
 import expertMatvecSource from '../shaders/expert_matvec.wgsl?raw';
 import expertSumSource from '../shaders/expert_sum.wgsl?raw';
+import expertSwigluSource from '../shaders/expert_swiglu.wgsl?raw';
+import interveneSource from '../shaders/intervene.wgsl?raw';
 import kdaChunkPairsSource from '../shaders/kda_chunk_pairs.wgsl?raw';
 import kdaChunkScanSource from '../shaders/kda_chunk_scan.wgsl?raw';
 import kdaChunkSolveSource from '../shaders/kda_chunk_solve.wgsl?raw';
 import kdaGateSource from '../shaders/kda_gate.wgsl?raw';
 import kdaOutSource from '../shaders/kda_out.wgsl?raw';
 import kdaStepSource from '../shaders/kda_step.wgsl?raw';
+import kdaTokenSource from '../shaders/kda_token.wgsl?raw';
 import activationSource from '../shaders/lib/activation.wgsl?raw';
 import bestSource from '../shaders/lib/best.wgsl?raw';
 import cacheF16Source from '../shaders/lib/cache_f16.wgsl?raw';
@@ -31,6 +35,15 @@ import mlaAppendSource from '../shaders/mla_append.wgsl?raw';
 import mlaAttendSource from '../shaders/mla_attend.wgsl?raw';
 import mlaMergeSource from '../shaders/mla_merge.wgsl?raw';
 import normSource from '../shaders/norm.wgsl?raw';
+import probeChoiceSource from '../shaders/probe_choice.wgsl?raw';
+import probeKeepSource from '../shaders/probe_keep.wgsl?raw';
+import probeLogitsSource from '../shaders/probe_logits.wgsl?raw';
+import probeOverwriteSource from '../shaders/probe_overwrite.wgsl?raw';
+import probeRecallSource from '../shaders/probe_recall.wgsl?raw';
+import probeRowSource from '../shaders/probe_row.wgsl?raw';
+import probeStateSource from '../shaders/probe_state.wgsl?raw';
+import probeTraceSource from '../shaders/probe_trace.wgsl?raw';
+import projectSource from '../shaders/project.wgsl?raw';
 import routeSource from '../shaders/route.wgsl?raw';
 import shortConvSource from '../shaders/short_conv.wgsl?raw';
 import swigluSource from '../shaders/swiglu.wgsl?raw';
@@ -65,6 +78,18 @@ export function matrixOf(type: TensorType): Library {
   return { name, source: matrixSources[`../shaders/lib/${name}.wgsl`]! };
 }
 
+/** A matrix library once more, for a kernel that reads two matrices: every name it declares ends in _b, its group is 3. */
+export function second({ name, source }: Library): Library {
+  const declared = [...source.matchAll(/^(?:const|fn|struct|@group.*?>)\s+(\w+)/gm)].map(
+    (m) => m[1]!,
+  );
+  const names = new RegExp(`\\b(${declared.join('|')})\\b`, 'g');
+  return {
+    name: `${name}_b`,
+    source: source.replace(/@group\(1\)/g, '@group(3)').replace(names, '$1_b'),
+  };
+}
+
 // ---------------------------------------------------------------------------------------- dense layers
 
 export const embed = kernel('embed', embedSource, {
@@ -88,7 +113,18 @@ export const addNorm = kernel('add_norm', addNormSource, {
 
 export const matvec = kernel('matvec', matvecSource, {
   binds: ['x', 'y'],
-  consts: ['ROWS', 'BATCH', 'X_FIRST', 'X_TOKEN', 'X_BATCH', 'Y_FIRST', 'Y_TOKEN', 'Y_BATCH'],
+  consts: [
+    'ROWS',
+    'BATCH',
+    'W_FIRST',
+    'ADD',
+    'X_FIRST',
+    'X_TOKEN',
+    'X_BATCH',
+    'Y_FIRST',
+    'Y_TOKEN',
+    'Y_BATCH',
+  ],
   grid: (c, tokens) => [Math.ceil(c.ROWS / 4), c.BATCH, tokens],
 });
 
@@ -98,6 +134,7 @@ export const matmul = kernel('matmul', matmulSource, {
   consts: [
     'ROWS',
     'BATCH',
+    'W_FIRST',
     'X_FIRST',
     'X_TOKEN',
     'X_BATCH',
@@ -111,6 +148,17 @@ export const matmul = kernel('matmul', matmulSource, {
     Math.ceil(c.ROWS / c.TILE_ROWS),
     Math.ceil(tokens / c.TILE_TOKENS),
     c.BATCH,
+  ],
+});
+
+/** Two matrices of one input: the second may have no rows. Links `matrixOf(a)`, `second(matrixOf(b))`, a sum. */
+export const project = kernel('project', projectSource, {
+  binds: ['x', 'w', 'y'],
+  consts: ['A_ROWS', 'B_ROWS', 'A_FIRST', 'B_FIRST', 'A_AT', 'B_AT', 'FOURS', 'EPS'],
+  grid: ({ A_ROWS, B_ROWS, FOURS }) => [
+    Math.ceil(A_ROWS / (4 * FOURS)) + Math.ceil(B_ROWS / (4 * FOURS)),
+    1,
+    1,
   ],
 });
 
@@ -177,6 +225,13 @@ export const kdaChunkScan = kernel('kda_chunk_scan', kdaChunkScanSource, {
   binds: ['mixed', 'M', 'Aqk', 'from_start', 'to_end', 'whole', 'S', 'o'],
   consts: ['H', 'K', 'V', 'COLUMNS'],
   grid: (c) => [Math.ceil(c.V / c.COLUMNS), c.H, 1],
+});
+
+/** SUM_LANES of V or more. Links `matrixOf(F)`, `second(matrixOf(G))`, activation, a sum. */
+export const kdaToken = kernel('kda_token', kdaTokenSource, {
+  binds: ['inputs', 'constants', 'tails', 'S', 'y'],
+  consts: ['H', 'K', 'V', 'TAPS', 'F_FIRST', 'G_FIRST', 'EPS'],
+  grid: (c) => [c.H, 1, 1],
 });
 
 export const kdaOut = kernel('kda_out', kdaOutSource, {
@@ -268,6 +323,20 @@ export const expertMatmul = kernel('expert_matmul', expertMatmulSource, {
   ],
 });
 
+/** Links `matrixOf(gate)`, `second(matrixOf(up))`, activation, a sum. */
+export const expertSwiglu = kernel('expert_swiglu', expertSwigluSource, {
+  binds: ['x', 'w', 'ids', 'act'],
+  consts: ['WIDTH', 'FIRST', 'COUNT', 'TOP', 'EPS'],
+  grid: (c) => [c.WIDTH / 2, c.TOP, 1],
+});
+
+/** Links `matrixOf(down)`, `second(matrixOf(shared down))`, activation, a sum. */
+export const expertDown = kernel('expert_down', expertDownSource, {
+  binds: ['ids', 'weights', 'act', 'shared_in', 'x'],
+  consts: ['ROWS', 'FIRST', 'COUNT', 'TOP', 'SHARED', 'SHARED_FIRST'],
+  grid: (c) => [Math.ceil(c.ROWS / 4), 1, 1],
+});
+
 export const expertSum = kernel('expert_sum', expertSumSource, {
   binds: ['weights', 'down', 'always', 'y'],
   consts: ['D', 'TOP'],
@@ -297,4 +366,77 @@ export const topLogits = kernel('top_logits', topLogitsSource, {
   binds: ['penalty', 'logits', 'seen', 'slices'],
   consts: ['VOCABULARY', 'SLICES', 'BEST'],
   grid: (c) => [c.SLICES, 1, 1],
+});
+
+// ------------------------------------------------------------------------------------- memory laid open
+
+/** Between kdaGate and the recurrence. change is [H] of (f32 factor, f32 strength, u32 from, 0). */
+export const intervene = kernel('intervene', interveneSource, {
+  binds: ['change', 'g', 'beta'],
+  consts: ['H', 'K'],
+  grid: (c, tokens) => [c.H, tokens, 1],
+});
+
+/** f32 words that probeTrace leaves of a head: sums by block of 32 value columns, then beta and two middle g. */
+export const PROBE_SUMS = 5;
+export function probeWords(values: number): number {
+  return PROBE_SUMS * Math.ceil(values / 32) + 3;
+}
+
+/** Before the recurrence. PARTS as in kdaStep; u is [T, H, V]; records are [RING, ROW]. */
+export const probeTrace = kernel('probe_trace', probeTraceSource, {
+  binds: ['mixed', 'g', 'beta', 'S', 'u', 'records'],
+  consts: ['H', 'K', 'V', 'PARTS', 'RING', 'ROW', 'FIRST'],
+  grid: (c) => [Math.ceil(c.V / 32), c.H, 1],
+});
+
+/** f32 words of a row of history. */
+export function historyWords({ H, K, V }: { H: number; K: number; V: number }): number {
+  return 3 * H * K + 2 * H * V + H;
+}
+
+export const probeKeep = kernel('probe_keep', probeKeepSource, {
+  binds: ['mixed', 'g', 'u', 'beta', 'history'],
+  consts: ['H', 'K', 'V', 'FIRST', 'SEGMENT'],
+  grid: (c, tokens) => [Math.ceil(historyWords(c) / 256), tokens, 1],
+});
+
+/** `tokens` counts all positions: a segment past them is not looked at. */
+export const probeRecall = kernel('probe_recall', probeRecallSource, {
+  binds: ['history', 'S', 'recall'],
+  consts: ['H', 'K', 'V', 'FIRST', 'SEGMENT'],
+  grid: (c, tokens) => [Math.ceil(Math.min(Math.max(0, tokens - c.FIRST), c.SEGMENT) / 8), c.H, 1],
+});
+
+/** asked is (positions, first head, heads, 0) u32; found is [SEGMENT, 2] u32. `tokens` counts all positions. */
+export const probeOverwrite = kernel('probe_overwrite', probeOverwriteSource, {
+  binds: ['asked', 'kept', 'later', 'found'],
+  consts: ['H', 'K', 'V', 'FIRST', 'SEGMENT', 'LATER_FIRST', 'LATER_SEGMENT'],
+  grid: (c, tokens) => [Math.min(Math.max(0, tokens - c.FIRST), c.SEGMENT), 1, 1],
+});
+
+/** cells are [.., H, 8, 8], the layer's from FIRST. */
+export const probeState = kernel('probe_state', probeStateSource, {
+  binds: ['S', 'cells'],
+  consts: ['H', 'K', 'V', 'FIRST'],
+  grid: (c) => [64, c.H, 1],
+});
+
+export const probeChoice = kernel('probe_choice', probeChoiceSource, {
+  binds: ['ids', 'weights', 'records'],
+  consts: ['TOP', 'RING', 'ROW', 'FIRST'],
+  grid: (_, tokens) => [Math.ceil(tokens / 64), 1, 1],
+});
+
+/** slices are [RING, SLICES, 4 + 2 BEST] u32. */
+export const probeLogits = kernel('probe_logits', probeLogitsSource, {
+  binds: ['logits', 'slices'],
+  consts: ['VOCABULARY', 'SLICES', 'BEST', 'RING'],
+  grid: (c, tokens) => [c.SLICES, tokens, 1],
+});
+
+export const probeRow = kernel('probe_row', probeRowSource, {
+  binds: ['x', 'row'],
+  consts: ['WIDTH', 'FIRST'],
+  grid: (c) => [Math.ceil(c.WIDTH / 64), 1, 1],
 });

@@ -3,14 +3,25 @@
  * tokens. Decode takes one token by matrix-vector products and the recurrence itself; prefill takes a piece of tokens by
  * matrix products and the chunk form. Shapes come from the file.
  */
+import { mlaAttention } from './attention.ts';
 import { mergeCandidates } from './candidates.ts';
 import type { ModelConfig } from './config.ts';
+import { decodesInFewCalls, oneToken } from './decode.ts';
 import type { GgufFile } from './gguf.ts';
 import { type Call, type Gpu, megabytes, type Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import { type Phase, Plan, TILE } from './plan.ts';
 import { type LoadProgress, PalimpsestError, type Sampling } from './protocol.ts';
 import type { Candidates } from './sampler.ts';
+import {
+  CANDIDATES,
+  COLUMNS,
+  PREFILL_TOKENS,
+  SCORE_TOKENS,
+  type Scratch,
+  scratchFor,
+  VOCABULARY_SLICES,
+} from './scratch.ts';
 import type { KdaState, MlaState, Segment, State } from './state.ts';
 import {
   type Ffn,
@@ -21,21 +32,6 @@ import {
   type MoeWeights,
   WeightLoader,
 } from './weights.ts';
-
-/** Most tokens of one prefill call: rows enough to fill a GPU, and no dispatch that runs long. A multiple of the chunk. */
-const PREFILL_TOKENS = 512;
-/** Most tokens of one score call, which keeps the logits of all of them. */
-const SCORE_TOKENS = 64;
-/** Parts of each cache segment attended side by side, so that one token's few heads fill a GPU. A processor is full with one. */
-const SLICES = { single: 32, piece: 2 };
-/** (token, head) pairs that one workgroup of attention takes. */
-const QUERIES = 32;
-/** Value columns of the memory that one workgroup carries through a prompt: few, since heads are few. */
-const COLUMNS = 8;
-/** Parts of the vocabulary searched side by side. */
-const VOCABULARY_SLICES = 64;
-/** Tokens handed to the sampler: what top-k users ask for, and as many as may be reported. */
-const CANDIDATES = 64;
 
 /**
  * Where a visitor may look, with the tensor that holds it for all tokens of the call: `input` x [T, D] of the layer;
@@ -70,89 +66,17 @@ export interface KernelTime {
   bytes: number;
 }
 
+/**
+ * What plans are made for: 'gpu' has few calls and wide workgroups and takes prompts in chunks; 'cpu', for adapters that
+ * compute on a processor, has few barriers and takes prompts token by token, since a barrier costs more than it saves there.
+ */
+export type Tuning = 'gpu' | 'cpu';
+
 /** The best token as the GPU found it. */
 export interface Best {
   id: number;
   /** Natural log of its probability. */
   logprob: number;
-}
-
-/** The activations of one call; layers use them one after another. T = PREFILL_TOKENS; capitals as in docs/MATH.md. */
-type Scratch = ReturnType<typeof scratchFor>;
-
-function scratchFor(gpu: Gpu, c: ModelConfig) {
-  const T = PREFILL_TOKENS;
-  const D = c.width;
-  const H = c.heads;
-  const { keys, values } = c.kda;
-  const C = H * (2 * keys + values);
-  const { query, latent: L, sharedKey: R, values: V } = c.mla;
-  const slots = T * Math.max(1, c.moe.expertsUsed);
-  const ffn = Math.max(c.denseWidth, c.moe.sharedWidth);
-  const attended = Math.max(SLICES.single, T * SLICES.piece) * H;
-  const f32 = (name: string, ...shape: number[]) => gpu.tensor('scratch', name, shape);
-  return {
-    step: f32('step', 4), // tokens, position
-    tokens: f32('tokens', T), // u32
-    best: f32('best', 4), // id, logit, bad, sum: decode reads its token here, so a step may follow before the CPU knows it
-    seen: f32('seen', c.vocabulary), // u32: 1 + the last position of a token
-    x: f32('x', T, D), // the residual stream
-    h: f32('h', T, D), // normalised for the next block
-    y: f32('y', T, D), // what a block adds
-    qkv: f32('qkv', T, C),
-    mixed: f32('mixed', T, C), // after convolution
-    low: f32('low', T, Math.max(keys, values)), // between the two halves of a gate
-    g: f32('g', T, H * keys),
-    beta: f32('beta', T, H),
-    chunk: mapValues(K.chunkScratch(T, { H, K: keys }), (elements, name) =>
-      f32(`chunk ${name}`, elements),
-    ),
-    outGate: f32('out gate', T, H * values),
-    o: f32('o', T, H * Math.max(values, V)),
-    gated: f32('gated', T, H * values),
-    query: f32('query', T, H * query),
-    latentRow: f32('latent row', T, L + R),
-    latentQuery: f32('latent query', T, H, L),
-    stats: f32('attention stats', attended, 2),
-    parts: f32('attention parts', attended, L),
-    context: f32('context', T, H, L),
-    scores: f32('router scores', T, Math.max(1, c.moe.experts)),
-    ids: f32('expert ids', slots), // u32
-    list: f32('pairs by expert', Math.max(1, c.moe.experts), T), // u32
-    tiles: f32(
-      'tiles by expert',
-      K.expertTiles(c.moe.experts, c.moe.expertsUsed, TILE.TILE_TOKENS, T),
-      4,
-    ), // u32
-    routed: f32('expert weights', slots),
-    gate: f32('ffn gate', T, ffn),
-    up: f32('ffn up', T, ffn),
-    act: f32('ffn act', T, ffn),
-    always: f32('shared expert', T, D),
-    expertGate: f32('experts gate', slots, c.moe.width),
-    expertUp: f32('experts up', slots, c.moe.width),
-    expertAct: f32('experts act', slots, c.moe.width),
-    expertDown: f32('experts down', slots, D),
-    logits: f32('logits', SCORE_TOKENS, c.vocabulary),
-    slices: f32('best of slices', VOCABULARY_SLICES, 4),
-    penalty: f32('penalty', 4), // f32 factor, u32 window
-    top: f32(
-      'candidates of slices',
-      VOCABULARY_SLICES,
-      K.TOP_LOGITS_HEADER + K.TOP_LOGITS_WORDS * CANDIDATES,
-    ),
-  };
-}
-
-function mapValues<Key extends string, From, To>(
-  record: Record<Key, From>,
-  change: (value: From, key: Key) => To,
-): Record<Key, To> {
-  const entries = Object.entries(record) as [Key, From][];
-  return Object.fromEntries(entries.map(([key, value]) => [key, change(value, key)])) as Record<
-    Key,
-    To
-  >;
 }
 
 /** Weights, activations and plans of one model on one GPU. Plans are bound to a conversation's state by `attach`. */
@@ -163,9 +87,17 @@ export class Model {
   readonly #config: ModelConfig;
   readonly #weights: ModelWeights;
   readonly #scratch: Scratch;
+  readonly #tuning: Tuning;
   #plans: Record<Phase, Plan> | null = null;
 
-  private constructor(gpu: Gpu, config: ModelConfig, weights: ModelWeights, scratch: Scratch) {
+  private constructor(
+    gpu: Gpu,
+    config: ModelConfig,
+    weights: ModelWeights,
+    scratch: Scratch,
+    tuning: Tuning,
+  ) {
+    this.#tuning = tuning;
     this.#gpu = gpu;
     this.#config = config;
     this.#weights = weights;
@@ -177,6 +109,7 @@ export class Model {
     gpu: Gpu,
     file: GgufFile,
     config: ModelConfig,
+    tuning: Tuning,
     report: (p: LoadProgress) => void,
   ): Promise<Model> {
     const totalBytes = [...file.tensors.values()].reduce((sum, t) => sum + t.byteLength, 0);
@@ -187,7 +120,7 @@ export class Model {
     });
     return gpu.guard(`${config.name} (${megabytes(totalBytes)} of weights)`, async () => {
       const weights = await loadWeights(loader, config);
-      return new Model(gpu, config, weights, scratchFor(gpu, config));
+      return new Model(gpu, config, weights, scratchFor(gpu, config), tuning);
     });
   }
 
@@ -308,6 +241,13 @@ export class Model {
     const c = this.#config;
     const s = this.#scratch;
     const w = this.#weights;
+    const single = phase === 'decode' || phase === 'draw';
+    if (single && tap === null && this.#tuning === 'gpu' && decodesInFewCalls(c)) {
+      const p = oneToken(this.#gpu, phase, c, w, s, state);
+      if (phase === 'decode') this.#best(p);
+      else this.#candidates(p);
+      return p;
+    }
     const p = new Plan(this.#gpu, phase, s.step);
     const normed = { D: c.width, EPS: c.eps };
     const lanes = p.lanes(c.width / 4);
@@ -371,9 +311,9 @@ export class Model {
     look('mixed', s.mixed);
     look('g', s.g);
     look('beta', s.beta);
-    if (p.single) {
+    if (p.single || this.#tuning === 'cpu') {
       const memory = { mixed: s.mixed, g: s.g, beta: s.beta, S: state.memory, o: s.o };
-      const PARTS = this.#gpu.report.software ? 1 : 8;
+      const PARTS = this.#tuning === 'cpu' ? 1 : 8;
       p.run(K.kdaStep, { H, K: keys, V, PARTS }, memory, [K.step]);
     } else this.#kdaChunks(p, state);
     look('o', s.o);
@@ -401,52 +341,11 @@ export class Model {
   /** Multi-head latent attention, absorbed: h -> y, and the cache gets a row per token. */
   #mla(p: Plan, w: MlaWeights, cache: MlaState, rows: readonly Segment[], look: Look): void {
     const s = this.#scratch;
-    const HEADS = this.#config.heads;
-    const { ownKey: NOPE, sharedKey: SHARED, query, latent: LATENT } = this.#config.mla;
-    const SCALE = query ** -0.5;
-    const slices = this.#gpu.report.software ? 1 : p.single ? SLICES.single : SLICES.piece;
     p.linear(w.q, s.h, s.query);
     p.linear(w.latent, s.h, s.latentRow);
-    p.linear(w.keyUp, s.query, s.latentQuery, { xToken: HEADS * query, xBatch: query });
-    const segments = cache.segments.map((tensor, i) => ({
-      tensor,
-      FIRST: rows[i]!.first,
-      SEGMENT: rows[i]!.rows,
-    }));
     look('query', s.query);
     look('latentRow', s.latentRow);
-    for (const { tensor, FIRST, SEGMENT } of segments) {
-      const consts = { LATENT, SHARED, EPS: this.#config.eps, FIRST, SEGMENT };
-      const tensors = { c: s.latentRow, w: w.latentNorm, cache: tensor };
-      p.run(K.mlaAppend, consts, tensors, [p.sum, K.step, K.cacheF32], p.lanes(LATENT / 4));
-    }
-    for (const { tensor, FIRST, SEGMENT } of segments) {
-      const consts = {
-        HEADS,
-        LATENT,
-        SHARED,
-        NOPE,
-        SCALE,
-        FIRST,
-        SEGMENT,
-        SLICES: slices,
-        QUERIES,
-      };
-      const tensors = {
-        qa: s.latentQuery,
-        q: s.query,
-        cache: tensor,
-        stats: s.stats,
-        parts: s.parts,
-      };
-      p.run(K.mlaAttend, consts, tensors, [K.cacheF32, K.outer, K.step]);
-    }
-    p.run(
-      K.mlaMerge,
-      { HEADS, LATENT, SLICES: slices },
-      { stats: s.stats, parts: s.parts, context: s.context },
-    );
-    p.linear(w.valueUp, s.context, s.o);
+    mlaAttention(p, this.#gpu, this.#config, w, cache, rows, s);
     look('o', s.o);
     p.linear(w.output, s.o, s.y);
   }

@@ -20,6 +20,8 @@ export interface Place {
   yFirst?: number;
   yToken?: number;
   yBatch?: number;
+  /** Add to what y holds; in a plan of single tokens only. */
+  add?: boolean;
 }
 
 /** The chosen experts of a call's tokens, and the same sorted by expert for prefill (expert_group). */
@@ -28,6 +30,12 @@ export interface Routing {
   list: Tensor; // [E, T] u32
   tiles: Tensor; // [most tiles, 4] u32
   TOP: number;
+}
+
+/** The norm before a product. */
+export interface Norm {
+  w: Tensor; // [D]
+  eps: number;
 }
 
 /** Rows and tokens of one tile of a matrix product. */
@@ -89,6 +97,7 @@ export class Plan {
       const consts = {
         ROWS: w.batch > 1 ? w.rows : part.rows,
         BATCH: w.batch > 1 ? part.rows / w.rows : 1,
+        W_FIRST: part.offset,
         X_FIRST: xFirst + before * xBatch,
         X_TOKEN: xToken,
         X_BATCH: xBatch,
@@ -97,7 +106,8 @@ export class Plan {
         Y_BATCH: yBatch,
       };
       if (this.single) {
-        this.runMatrix(K.matvec, consts, { x, y }, w, part, [this.sum], this.lanes(w.cols / 8));
+        const own = { ...consts, ADD: place.add ? 1 : 0 };
+        this.runMatrix(K.matvec, own, { x, y }, w, part, [this.sum], this.lanes(w.cols / 8));
       } else {
         this.runMatrix(K.matmul, { ...consts, ...TILE }, { x, y }, w, part, [
           K.outer,
@@ -106,6 +116,63 @@ export class Plan {
         ]);
       }
     }
+  }
+
+  /** y[at ..] = A norm(x) and y[b.at ..] = B norm(x) of one token: two matrices of one input in one call. */
+  project(
+    a: Matrix,
+    at: number,
+    b: { matrix: Matrix; at: number } | null,
+    norm: Norm,
+    x: Tensor,
+    y: Tensor,
+  ): void {
+    const [A] = a.parts;
+    const [B] = (b?.matrix ?? a).parts;
+    const consts = {
+      A_ROWS: a.rows,
+      B_ROWS: b ? b.matrix.rows : 0,
+      A_FIRST: A!.offset,
+      B_FIRST: B!.offset,
+      A_AT: at,
+      B_AT: b?.at ?? 0,
+      FOURS: a.rows > 16384 ? 4 : 1,
+      EPS: norm.eps,
+    };
+    const second = { matrix: b?.matrix ?? a, part: B! };
+    this.runMatrices(
+      K.project,
+      consts,
+      { x, w: norm.w, y },
+      { matrix: a, part: A! },
+      second,
+      [this.sum],
+      this.lanes(a.cols / 8),
+    );
+  }
+
+  /** Kernels that read two matrices: the second's names end in _b. */
+  runMatrices<Bind extends string, C extends string>(
+    kernel: Kernel<Bind, C>,
+    consts: Record<C, number>,
+    tensors: Record<Bind, Tensor>,
+    a: { matrix: Matrix; part: MatrixPart },
+    b: { matrix: Matrix; part: MatrixPart },
+    libraries: Library[],
+    libraryConsts: Record<string, number>,
+  ): void {
+    const weights = {
+      codes: a.part.codes,
+      ...(a.part.scales && { scales: a.part.scales }),
+      codes_b: b.part.codes,
+      ...(b.part.scales && { scales_b: b.part.scales }),
+    };
+    const matrices = [K.matrixOf(a.matrix.type), K.second(K.matrixOf(b.matrix.type))];
+    this.run(kernel, consts, { ...tensors, ...weights }, [...matrices, ...libraries], {
+      COLS: a.matrix.cols,
+      COLS_b: b.matrix.cols,
+      ...libraryConsts,
+    });
   }
 
   /** y[t, j] = W[e] x[t] for each chosen expert e = ids[t, j], or of x[t, j] where every slot has an input of its own. */

@@ -12,6 +12,8 @@ import { dequantize, packedRow, repack, rowBytes, type TensorType } from './quan
 export interface MatrixPart {
   firstRow: number;
   rows: number;
+  /** Row of the buffers at which these rows begin: matrices of one bundle share buffers. */
+  offset: number;
   codes: Tensor;
   /** null for F32, F16 and BF16. */
   scales: Tensor | null;
@@ -46,25 +48,62 @@ export class WeightLoader {
   async matrix(name: string): Promise<Matrix> {
     const entry = this.#entry(name);
     const [cols = 1, rows = 1, batch = 1] = entry.ne;
-    const unit = batch > 1 ? rows : 8; // parts and ranges are whole matrices, or whole groups of rows
+    const unit = batch > 1 ? rows : 8; // parts are whole matrices, or whole groups of rows
     const parts = this.#parts(name, entry.type, rows * batch, cols, unit);
+    for (const part of parts) await this.#fill(entry, part);
+    return { name, type: entry.type, batch, rows, cols, parts };
+  }
+
+  /**
+   * Tensors with the same columns, for products with the same input: neighbours of one type share buffers and make a run.
+   * `slices` are the tensors one by one, in the order of `names`.
+   */
+  async bundle(...names: string[]): Promise<{ runs: Matrix[]; slices: Matrix[] }> {
+    const entries = names.map((name) => this.#entry(name));
+    const runs: Matrix[] = [];
+    const slices: Matrix[] = [];
+    for (let first = 0; first < entries.length;) {
+      const { type, name } = entries[first]!;
+      let end = first + 1;
+      while (end < entries.length && entries[end]!.type === type) end++;
+      const own = entries.slice(first, end);
+      const cols = own[0]!.ne[0]!;
+      const rows = own.reduce((sum, e) => sum + (e.ne[1] ?? 1), 0);
+      const [whole, ...more] = this.#parts(name, type, rows, cols, rows);
+      if (more.length > 0) throw new Error(`${name}: a bundle has one part`);
+      runs.push({ name, type, batch: 1, rows, cols, parts: [whole!] });
+      let offset = 0;
+      for (const entry of own) {
+        const part = { ...whole!, rows: entry.ne[1] ?? 1, offset };
+        await this.#fill(entry, part);
+        slices.push({ name: entry.name, type, batch: 1, rows: part.rows, cols, parts: [part] });
+        offset += part.rows;
+      }
+      first = end;
+    }
+    return { runs, slices };
+  }
+
+  /** Read a tensor's rows of a part into its buffers. */
+  async #fill(entry: TensorEntry, part: MatrixPart): Promise<void> {
+    const cols = entry.ne[0]!;
     const rowFileBytes = rowBytes(entry.type, cols);
     const rangeRows = Math.max(1, Math.floor(READ_BYTES / rowFileBytes));
     const { codeWords, scaleWords } = packedRow(entry.type, cols);
-    for (const part of parts) {
-      for (let row = 0; row < part.rows; row += rangeRows) {
-        const count = Math.min(rangeRows, part.rows - row);
-        const bytes = await this.#bytes(
-          entry,
-          (part.firstRow + row) * rowFileBytes,
-          count * rowFileBytes,
-        );
-        const packed = repack(entry.type, bytes, count, cols);
-        this.#gpu.write(part.codes, row * codeWords, packed.codes);
-        if (packed.scales) this.#gpu.write(part.scales!, row * scaleWords, packed.scales);
+    for (let row = 0; row < part.rows; row += rangeRows) {
+      const count = Math.min(rangeRows, part.rows - row);
+      const from = (part.firstRow + row) * rowFileBytes;
+      const packed = repack(
+        entry.type,
+        await this.#bytes(entry, from, count * rowFileBytes),
+        count,
+        cols,
+      );
+      this.#gpu.write(part.codes, (part.offset + row) * codeWords, packed.codes);
+      if (packed.scales) {
+        this.#gpu.write(part.scales!, (part.offset + row) * scaleWords, packed.scales);
       }
     }
-    return { name, type: entry.type, batch, rows, cols, parts };
   }
 
   /** A small tensor as f32 values on the GPU, several one after another where names are several. */
@@ -121,6 +160,7 @@ export class WeightLoader {
       parts.push({
         firstRow,
         rows: count,
+        offset: 0,
         codes: this.#gpu.tensor('weights', `${name} codes`, [count, codeWords]),
         scales:
           scaleWords > 0
@@ -154,6 +194,10 @@ export class WeightLoader {
 export interface KdaWeights {
   kind: 'kda';
   norm: Tensor; // [D]
+  /** q | k | v | forgetA | outGateA | writeStrength in runs of one type: what decode takes at once. */
+  inputs: Matrix[];
+  /** conv | dt | a | outNorm: what decode takes at once. */
+  constants: Tensor;
   q: Matrix; // [H K, D]
   k: Matrix; // [H K, D]
   v: Matrix; // [H V, D]
@@ -191,12 +235,16 @@ export interface Ffn {
 export interface DenseWeights extends Ffn {
   kind: 'dense';
   norm: Tensor; // [D]
+  /** gate | up in runs of one type. */
+  inputs: Matrix[];
 }
 
 export interface MoeWeights {
   kind: 'moe';
   norm: Tensor; // [D]
   router: Matrix; // [E, D]
+  /** shared gate | shared up in runs of one type. */
+  sharedInputs: Matrix[];
   bias: Tensor; // [E], steers the choice alone
   experts: Ffn; // stacks of E
   shared: Ffn;
@@ -239,23 +287,45 @@ export async function loadWeights(load: WeightLoader, config: ModelConfig): Prom
 }
 
 async function loadKda(load: WeightLoader, b: string): Promise<KdaWeights> {
+  const constants = [
+    `${b}ssm_conv1d_q.weight`,
+    `${b}ssm_conv1d_k.weight`,
+    `${b}ssm_conv1d_v.weight`,
+    `${b}ssm_dt.bias`,
+    `${b}ssm_a`,
+    `${b}ssm_norm.weight`,
+  ];
+  const { runs, slices } = await load.bundle(
+    `${b}attn_q.weight`,
+    `${b}attn_k.weight`,
+    `${b}attn_v.weight`,
+    `${b}ssm_f_a.weight`,
+    `${b}ssm_g_a.weight`,
+    `${b}ssm_beta.weight`,
+  );
+  const [q, k, v, forgetA, outGateA, writeStrength] = slices as [
+    Matrix,
+    Matrix,
+    Matrix,
+    Matrix,
+    Matrix,
+    Matrix,
+  ];
   return {
     kind: 'kda',
     norm: await load.vector(`${b}attn_norm.weight`),
-    q: await load.matrix(`${b}attn_q.weight`),
-    k: await load.matrix(`${b}attn_k.weight`),
-    v: await load.matrix(`${b}attn_v.weight`),
-    conv: await load.vector(
-      `${b}ssm_conv1d_q.weight`,
-      `${b}ssm_conv1d_k.weight`,
-      `${b}ssm_conv1d_v.weight`,
-    ),
-    forgetA: await load.matrix(`${b}ssm_f_a.weight`),
+    inputs: runs,
+    constants: await load.vector(...constants),
+    q,
+    k,
+    v,
+    conv: await load.vector(...constants.slice(0, 3)),
+    forgetA,
     forgetB: await load.matrix(`${b}ssm_f_b.weight`),
     a: await load.vector(`${b}ssm_a`),
     dt: await load.vector(`${b}ssm_dt.bias`),
-    writeStrength: await load.matrix(`${b}ssm_beta.weight`),
-    outGateA: await load.matrix(`${b}ssm_g_a.weight`),
+    writeStrength,
+    outGateA,
     outGateB: await load.matrix(`${b}ssm_g_b.weight`),
     outNorm: await load.vector(`${b}ssm_norm.weight`),
     output: await load.matrix(`${b}attn_output.weight`),
@@ -295,28 +365,37 @@ async function loadLatentUp(
 }
 
 async function loadDense(load: WeightLoader, b: string): Promise<DenseWeights> {
+  const { runs, slices } = await load.bundle(`${b}ffn_gate.weight`, `${b}ffn_up.weight`);
   return {
     kind: 'dense',
     norm: await load.vector(`${b}ffn_norm.weight`),
-    ...(await loadFfn(load, b, '')),
+    inputs: runs,
+    gate: slices[0]!,
+    up: slices[1]!,
+    down: await load.matrix(`${b}ffn_down.weight`),
   };
 }
 
 async function loadMoe(load: WeightLoader, b: string): Promise<MoeWeights> {
+  const { runs, slices } = await load.bundle(
+    `${b}ffn_gate_shexp.weight`,
+    `${b}ffn_up_shexp.weight`,
+  );
   return {
     kind: 'moe',
     norm: await load.vector(`${b}ffn_norm.weight`),
     router: await load.matrix(`${b}ffn_gate_inp.weight`),
+    sharedInputs: runs,
     bias: await load.vector(`${b}exp_probs_b.bias`),
-    experts: await loadFfn(load, b, '_exps'),
-    shared: await loadFfn(load, b, '_shexp'),
-  };
-}
-
-async function loadFfn(load: WeightLoader, b: string, suffix: string): Promise<Ffn> {
-  return {
-    gate: await load.matrix(`${b}ffn_gate${suffix}.weight`),
-    up: await load.matrix(`${b}ffn_up${suffix}.weight`),
-    down: await load.matrix(`${b}ffn_down${suffix}.weight`),
+    experts: {
+      gate: await load.matrix(`${b}ffn_gate_exps.weight`),
+      up: await load.matrix(`${b}ffn_up_exps.weight`),
+      down: await load.matrix(`${b}ffn_down_exps.weight`),
+    },
+    shared: {
+      gate: slices[0]!,
+      up: slices[1]!,
+      down: await load.matrix(`${b}ffn_down_shexp.weight`),
+    },
   };
 }

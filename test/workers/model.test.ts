@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { modelConfig, type ModelConfig } from '../../workers/config.ts';
 import { openGguf } from '../../workers/gguf.ts';
 import type { Copy, Gpu, Tensor } from '../../workers/gpu.ts';
-import { Model, type Site } from '../../workers/model.ts';
+import { Model, type Site, type Tuning } from '../../workers/model.ts';
 import { State } from '../../workers/state.ts';
 import { openTestGpu } from '../gpu.ts';
 import { fixture, loadGolden } from '../reference/golden.ts';
@@ -22,22 +22,27 @@ interface Opened {
   state: State;
 }
 
-async function open(file: string): Promise<Opened> {
+async function open(file: string, tuning: Tuning): Promise<Opened> {
   const gpu = await openTestGpu();
   const gguf = await openGguf(modelSources(fixture(file)));
   const config = modelConfig(gguf);
-  const model = await Model.load(gpu, gguf, config, () => {});
+  const model = await Model.load(gpu, gguf, config, tuning, () => {});
   const state = new State(gpu, config, 256);
   state.reserve(T);
   await model.attach(state, null);
   return { gpu, config, model, state };
 }
 
-describe.each(['f32', 'q8_0', 'q4_0'])('tiny-%s', (encoding) => {
+describe.each<[string, Tuning]>([
+  ['f32', 'gpu'],
+  ['q8_0', 'gpu'],
+  ['q4_0', 'gpu'],
+  ['q4_0', 'cpu'],
+])('tiny-%s, plans for a %s', (encoding, tuning) => {
   const golden = loadGolden(`tiny-${encoding}`);
   const exact = golden.array('logits').values;
   let opened: Opened;
-  beforeAll(async () => (opened = await open(`tiny-${encoding}.gguf`)));
+  beforeAll(async () => (opened = await open(`tiny-${encoding}.gguf`, tuning)));
   afterAll(() => opened.gpu.destroy());
 
   /** Logits of all tokens, taken in by pieces of these lengths; a piece of 1 goes through the decode step. */

@@ -1,0 +1,193 @@
+/**
+ * The forward pass of one token, in as few calls as there are true dependencies: norms ride in the products that follow
+ * them, everything a head does is one call, and what a block adds goes straight into the residual row. Same numbers as the
+ * plans of model.ts up to rounding.
+ */
+import type { ModelConfig } from './config.ts';
+import type { Gpu, Tensor } from './gpu.ts';
+import * as K from './kernels.ts';
+import { mlaAttention } from './attention.ts';
+import type { Scratch } from './scratch.ts';
+import { type Phase, Plan } from './plan.ts';
+import type { KdaState, MlaState, State } from './state.ts';
+import type { DenseWeights, KdaWeights, Matrix, ModelWeights, MoeWeights } from './weights.ts';
+
+/** Lanes of the one workgroup that a head has. */
+const HEAD_LANES = { SUM_LANES: 256 };
+
+/** Can this model's token go this way? Its heads must fit a workgroup. */
+export function decodesInFewCalls(config: ModelConfig): boolean {
+  const { keys, values } = config.kda;
+  return values <= HEAD_LANES.SUM_LANES && keys % 8 === 0 && HEAD_LANES.SUM_LANES % values === 0;
+}
+
+/** Embedding, layers and logits of the token in `scratch.best`. */
+export function oneToken(
+  gpu: Gpu,
+  phase: Phase,
+  config: ModelConfig,
+  weights: ModelWeights,
+  s: Scratch,
+  state: State,
+): Plan {
+  const p = new Plan(gpu, phase, s.step);
+  for (const part of weights.embedding.parts) {
+    const consts = { FIRST: part.firstRow, COUNT: part.rows, STRIDE: 4 };
+    p.runMatrix(
+      K.embed,
+      consts,
+      { tokens: s.best, x: s.x, seen: s.seen },
+      weights.embedding,
+      part,
+      [K.step],
+    );
+  }
+  weights.layers.forEach(({ mixer, ffn }, i) => {
+    const memory = state.layers[i]!;
+    if (mixer.kind === 'kda') kda(p, config, mixer, memory as KdaState, s);
+    else {
+      const norm = { w: mixer.norm, eps: config.eps };
+      p.project(mixer.q, 0, null, norm, s.x, s.query);
+      p.project(mixer.latent, 0, null, norm, s.x, s.latentRow);
+      mlaAttention(p, gpu, config, mixer, memory as MlaState, state.segments, s);
+      p.linear(mixer.output, s.o, s.x, { add: true });
+    }
+    if (ffn.kind === 'dense') dense(p, config, ffn, s);
+    else moe(p, config, ffn, s);
+  });
+  if (weights.output.parts.length === 1) {
+    p.project(weights.output, 0, null, { w: weights.outputNorm, eps: config.eps }, s.x, s.logits);
+  } else {
+    const consts = { D: config.width, EPS: config.eps };
+    p.run(
+      K.norm,
+      consts,
+      { x: s.x, w: weights.outputNorm, h: s.h },
+      [p.sum],
+      p.lanes(config.width / 4),
+    );
+    p.linear(weights.output, s.h, s.logits);
+  }
+  return p;
+}
+
+function kda(p: Plan, c: ModelConfig, w: KdaWeights, state: KdaState, s: Scratch): void {
+  const { keys, values: V, taps: TAPS } = c.kda;
+  projectAll(p, w.inputs, 0, w.norm, c.eps, s.x, s.inputs);
+  const [F] = w.forgetB.parts;
+  const [G] = w.outGateB.parts;
+  const consts = {
+    H: c.heads,
+    K: keys,
+    V,
+    TAPS,
+    F_FIRST: F!.offset,
+    G_FIRST: G!.offset,
+    EPS: c.eps,
+  };
+  const { memory: S, tails } = state;
+  p.runMatrices(
+    K.kdaToken,
+    consts,
+    { inputs: s.inputs, constants: w.constants, tails, S, y: s.gated },
+    { matrix: w.forgetB, part: F! },
+    { matrix: w.outGateB, part: G! },
+    [K.activation, p.sum],
+    HEAD_LANES,
+  );
+  p.linear(w.output, s.gated, s.x, { add: true });
+}
+
+function dense(p: Plan, c: ModelConfig, w: DenseWeights, s: Scratch): void {
+  const WIDTH = w.gate.rows;
+  projectAll(p, w.inputs, 0, w.norm, c.eps, s.x, s.inputs);
+  const consts = { WIDTH, SLOTS: 1, GATE_FIRST: 0, UP_FIRST: WIDTH, STRIDE: 0 };
+  p.run(K.swiglu, consts, { gate: s.inputs, up: s.inputs, act: s.act }, [K.activation]);
+  p.linear(w.down, s.act, s.x, { add: true });
+}
+
+function moe(p: Plan, c: ModelConfig, w: MoeWeights, s: Scratch): void {
+  const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, normalised, width: WIDTH } = c.moe;
+  const SHARED_FIRST = 4 * Math.ceil(EXPERTS / 4);
+  projectAll(p, [w.router], 0, w.norm, c.eps, s.x, s.inputs, w.sharedInputs, SHARED_FIRST);
+  const routing = { logits: s.inputs, bias: w.bias, ids: s.ids, weights: s.routed };
+  p.run(K.route, { EXPERTS, TOP, SCALE, NORM: normalised ? 1 : 0 }, routing, [K.activation]);
+  w.experts.gate.parts.forEach((part, i) => {
+    const consts = {
+      WIDTH,
+      FIRST: part.firstRow / WIDTH,
+      COUNT: part.rows / WIDTH,
+      TOP,
+      EPS: c.eps,
+    };
+    const up = { matrix: w.experts.up, part: w.experts.up.parts[i]! };
+    const tensors = { x: s.x, w: w.norm, ids: s.ids, act: s.expertAct };
+    const libraries = [K.activation, p.sum];
+    p.runMatrices(
+      K.expertSwiglu,
+      consts,
+      tensors,
+      { matrix: w.experts.gate, part },
+      up,
+      libraries,
+      p.lanes(c.width / 8),
+    );
+  });
+  w.experts.down.parts.forEach((part, i) => {
+    const consts = {
+      ROWS: c.width,
+      FIRST: part.firstRow / c.width,
+      COUNT: part.rows / c.width,
+      TOP,
+      SHARED: i === 0 ? 1 : 0,
+      SHARED_FIRST,
+    };
+    const shared = { matrix: w.shared.down, part: w.shared.down.parts[0]! };
+    const tensors = {
+      ids: s.ids,
+      weights: s.routed,
+      act: s.expertAct,
+      shared_in: s.inputs,
+      x: s.x,
+    };
+    const libraries = [K.activation, p.sum];
+    p.runMatrices(
+      K.expertDown,
+      consts,
+      tensors,
+      { matrix: w.experts.down, part },
+      shared,
+      libraries,
+      p.lanes((TOP * WIDTH) / 8),
+    );
+  });
+}
+
+/** norm(x) through runs of matrices, one after another in y from `at`, and more runs from `moreAt`; two to a call. */
+function projectAll(
+  p: Plan,
+  runs: Matrix[],
+  at: number,
+  norm: Tensor,
+  eps: number,
+  x: Tensor,
+  y: Tensor,
+  more: Matrix[] = [],
+  moreAt = 0,
+): void {
+  const places: { matrix: Matrix; at: number }[] = [];
+  for (const [group, first] of [
+    [runs, at],
+    [more, moreAt],
+  ] as const) {
+    let next = first;
+    for (const matrix of group) {
+      places.push({ matrix, at: next });
+      next += matrix.rows;
+    }
+  }
+  for (let i = 0; i < places.length; i += 2) {
+    const [a, b] = [places[i]!, places[i + 1] ?? null];
+    p.project(a.matrix, a.at, b, { w: norm, eps }, x, y);
+  }
+}
