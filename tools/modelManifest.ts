@@ -2,13 +2,12 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { withoutOutputCopy } from '../workers/config.ts';
 import { type ByteSource, type GgufFile, metaString, openGguf } from '../workers/gguf.ts';
 import type { Manifest } from '../workers/protocol.ts';
 
-/** A manifest with what the files themselves do not say; kept from the manifest that is there. */
+/** A manifest with what the page has no use for. What the files do not say is kept from the manifest that is there. */
 export interface ModelManifest extends Manifest {
-  /** Tokens of context the model was trained on; the file's own figure may be larger. */
-  context_trained?: number;
   base_model?: string;
 }
 
@@ -31,14 +30,14 @@ export async function modelManifest(folder: string): Promise<ModelManifest> {
     bytes: contents[i].length,
     sha256: createHash('sha256').update(contents[i]).digest('hex'),
   }));
-  const { context_trained, base_model } = statedBefore(folder);
+  const { context_trained = 0, base_model } = statedBefore(folder);
   return {
     name: metaString(gguf.metadata, 'general.name'),
     file_type: mainType(gguf),
     context_trained,
     license: metaString(gguf.metadata, 'general.license'),
     base_model,
-    parameters: await parameters(gguf),
+    parameters: parameters(await withoutOutputCopy(gguf)),
     bytes: shards.reduce((sum, shard) => sum + shard.bytes, 0),
     shards,
   };
@@ -63,15 +62,8 @@ function mainType({ tensors }: GgufFile): string {
   return [...bytesOf].sort(([, a], [, b]) => b - a)[0][0];
 }
 
-/** Numbers in all tensors; an output matrix that repeats the embedding is one matrix, stored twice. */
-async function parameters(gguf: GgufFile): Promise<number> {
-  const embedding = gguf.tensors.get('token_embd.weight');
-  const output = gguf.tensors.get('output.weight');
-  const tied =
-    embedding !== undefined &&
-    output !== undefined &&
-    Buffer.compare(await gguf.read(embedding), await gguf.read(output)) === 0;
-  return [...gguf.tensors.values()]
-    .filter((tensor) => !(tied && tensor === output))
-    .reduce((sum, { ne }) => sum + ne.reduce((product, extent) => product * extent, 1), 0);
+/** Numbers in all tensors. */
+function parameters({ tensors }: GgufFile): number {
+  const product = (ne: number[]) => ne.reduce((product, extent) => product * extent, 1);
+  return [...tensors.values()].reduce((sum, { ne }) => sum + product(ne), 0);
 }

@@ -22,7 +22,7 @@ export interface ModelConfig {
   architecture: string;
   /** The file's encoding as llama.cpp names it, e.g. "Q4_0", "Q4_K_M". */
   fileType: string;
-  /** Numbers in all tensors; an output matrix of its own counts even where it is a copy of the embedding. */
+  /** Numbers in all tensors of the file; see `withoutOutputCopy`. */
   parameters: number;
   layers: LayerConfig[];
   /** D. */
@@ -152,6 +152,31 @@ export function modelConfig(file: GgufFile): ModelConfig {
   refuseVariants(keys);
   checkTensors(file, config);
   return config;
+}
+
+/** Bytes of the embedding and the output matrix that are compared at a time. */
+const COMPARED_BYTES = 4 * 1024 * 1024;
+
+/**
+ * The file without an output matrix that repeats the embedding byte for byte: one matrix stored twice, as llama.cpp wants it.
+ * Reads both as far as they are equal, so of another output matrix next to nothing.
+ */
+export async function withoutOutputCopy(file: GgufFile): Promise<GgufFile> {
+  const embedding = file.tensors.get('token_embd.weight');
+  const output = file.tensors.get('output.weight');
+  if (!embedding || !output) return file;
+  if (embedding.type !== output.type || embedding.byteLength !== output.byteLength) return file;
+  for (let at = 0; at < output.byteLength; at += COMPARED_BYTES) {
+    const count = Math.min(COMPARED_BYTES, output.byteLength - at);
+    const [a, b] = await Promise.all([
+      file.read(embedding, at, count),
+      file.read(output, at, count),
+    ]);
+    for (let i = 0; i < count; i++) if (a[i] !== b[i]) return file;
+  }
+  const tensors = new Map(file.tensors);
+  tensors.delete(output.name);
+  return { ...file, tensors };
 }
 
 function bad(what: string): never {

@@ -4,6 +4,7 @@ import {
   modelConfig,
   recurrentBytes,
   splitKvB,
+  withoutOutputCopy,
   type ModelConfig,
 } from '../../workers/config.ts';
 import { openGguf, type GgufFile, type MetaValue, type TensorEntry } from '../../workers/gguf.ts';
@@ -76,8 +77,6 @@ describe('sound files', () => {
       'dense',
       ...Array<string>(29).fill('moe'),
     ]);
-    // The model card does not count the copy of the embedding.
-    expect(config.parameters - 576 * 49152).toBe(150_573_687);
     expect(recurrentBytes(config)).toBe(23 * 9 * (64 * 64 + 3 * 3 * 64) * 4);
     expect(latentBytesPerToken(config, 4)).toBe(7 * 224 * 4);
   });
@@ -105,6 +104,39 @@ describe('sound files', () => {
     expect(config.layers.filter((layer) => layer.kind === 'kda')).toHaveLength(20);
     expect(recurrentBytes(config)).toBe(20 * (2 * 1024 * 1024 + 36_864 * 4));
     expect(latentBytesPerToken(config, 2)).toBe(8064);
+  });
+});
+
+describe('an output matrix that repeats the embedding', () => {
+  test('is one matrix stored twice: the parameters are those of the card', async () => {
+    const file = await withoutOutputCopy(await embedded());
+    expect(modelConfig(file)).toMatchObject({ parameters: 150_573_687, tiedOutput: true });
+  });
+
+  test.each([
+    ['last', -1, 2 * 15_925_248],
+    ['first', 0, 2 * 4 * 1024 * 1024],
+  ])('is another matrix if its %s byte differs, and read no further', async (_, at, bytes) => {
+    const file = await embedded();
+    const output = file.tensors.get('output.weight')!;
+    let readBytes = 0;
+    const differing: GgufFile = {
+      ...file,
+      async read(entry, offset = 0, count = entry.byteLength - offset) {
+        const range = await file.read(entry, offset, count);
+        const place = (at < 0 ? at + output.byteLength : at) - offset;
+        if (entry === output && place < count) range[place]! ^= 1;
+        readBytes += count;
+        return range;
+      },
+    };
+    expect(await withoutOutputCopy(differing)).toBe(differing);
+    expect(readBytes).toBe(bytes);
+  });
+
+  test('is another matrix if it is of another type', async () => {
+    const file = changed(await embedded(), {}, { 'output.weight': { type: 'IQ4_NL' } });
+    expect(await withoutOutputCopy(file)).toBe(file);
   });
 });
 
