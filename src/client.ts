@@ -5,9 +5,11 @@
 import { createEndpoint, proxy, transfer, wrap } from 'comlink';
 import {
   PalimpsestError,
+  type DeviceReport,
   type EngineApi,
   type Loaded,
   type LoadProgress,
+  type Manifest,
   type Prompt,
   type Sampling,
   type Stop,
@@ -15,13 +17,12 @@ import {
   type WeightsApi,
 } from '../workers/protocol.ts';
 
-/** How long tokens may be under way when the failure of their answer is already here. */
-const lateMs = 50;
-
 /** What the page can ask of the workers. Every call fails as the engine's does (workers/protocol.ts), and when a worker dies. */
 export interface Client {
-  /** Bytes of a model's files, from its manifest; nothing else is fetched. */
-  weigh(model: string): Promise<number>;
+  /** The GPU that a load will take; nothing is fetched. */
+  device(): Promise<DeviceReport>;
+  /** A model's manifest; nothing else is fetched. */
+  describe(model: string): Promise<Manifest>;
   load(model: string, report: (p: LoadProgress) => void): Promise<Loaded>;
   generate(prompt: Prompt, sampling: Sampling, onToken: (t: Token) => void): Promise<Stop>;
   stop(): void;
@@ -72,28 +73,14 @@ export function connect(engineWorker: Worker, weightsWorker: Worker): Client {
   }
 
   return {
-    async weigh(model) {
-      const shards = await call(() =>
-        weights.open(
-          model,
-          proxy(() => {}),
-        ),
-      );
-      return shards.reduce((sum, shard) => sum + shard.bytes, 0);
-    },
+    device: () => call(() => engine.device()),
+    describe: (model) => call(() => weights.describe(model)),
     async load(model, report) {
       const port = await call(() => weights[createEndpoint]());
       return call(() => engine.load(model, transfer(port, [port]), proxy(report)));
     },
-    async generate(prompt, sampling, onToken) {
-      try {
-        return await call(() => engine.generate(prompt, sampling, proxy(onToken)));
-      } catch (thrown) {
-        // Tokens and the failure come through different ports, whose order nobody keeps: let in what was sent before.
-        await new Promise((resolve) => setTimeout(resolve, lateMs));
-        throw thrown;
-      }
-    },
+    generate: (prompt, sampling, onToken) =>
+      call(() => engine.generate(prompt, sampling, proxy(onToken))),
     stop: () => void engine.stop().catch(() => {}),
     reset: () => call(() => engine.reset()),
     tokenize: (prompt) => call(() => engine.tokenize(prompt)),

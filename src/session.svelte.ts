@@ -4,6 +4,7 @@
  */
 import {
   PalimpsestError,
+  type DeviceReport,
   type Loaded,
   type MemoryReport,
   type Prompt,
@@ -79,6 +80,8 @@ export class Session {
   status = $state.raw<Status>({ kind: 'absent' });
   writing = $state.raw<Writing | null>(null);
   loaded = $state.raw<Loaded | null>(null);
+  /** The GPU at hand; null while it is not known. */
+  device = $state.raw<DeviceReport | null>(null);
   memory = $state.raw<MemoryReport | null>(null);
   /** The last answer that ended, for its figures. */
   last = $state.raw<Stop | null>(null);
@@ -119,6 +122,7 @@ export class Session {
     this.#client = start();
     this.model = model;
     void this.#weigh();
+    void this.#findDevice();
   }
 
   destroy(): void {
@@ -152,6 +156,7 @@ export class Session {
       });
       if (client !== this.#client) return;
       this.loaded = loaded;
+      this.device = loaded.device;
       this.memory = loaded.memory;
       this.status = { kind: 'ready' };
     } catch (thrown) {
@@ -203,10 +208,21 @@ export class Session {
     const { model } = this;
     const client = this.#client;
     try {
-      const bytes = await client.weigh(model);
+      const { bytes } = await client.describe(model);
       if (model === this.model) this.modelBytes = bytes;
     } catch {
       // The size is a courtesy; loading says what is wrong.
+    }
+  }
+
+  /** A page that cannot run the model says so before anyone waits for a download. */
+  async #findDevice(): Promise<void> {
+    const client = this.#client;
+    try {
+      this.device = await client.device();
+    } catch (thrown) {
+      if (client !== this.#client || this.status.kind !== 'absent') return;
+      this.status = { kind: 'failed', failure: toFailure(thrown) };
     }
   }
 
@@ -451,7 +467,7 @@ export class Session {
     } catch (thrown) {
       this.#fail(target, toFailure(thrown));
     }
-    // A token may still be on its way here: it is in the answer already, and must not get into the next.
+    // After a worker's end a token may still be on its way here: it must not get into the next answer.
     over = true;
     cancelAnimationFrame(this.#frame);
     this.writing = null;

@@ -4,6 +4,7 @@ import { Engine } from './engine.ts';
 import type { ByteSource } from './gguf.ts';
 import { FULL, Gpu } from './gpu.ts';
 import {
+  type DeviceReport,
   type EngineApi,
   type Loaded,
   type LoadProgress,
@@ -20,6 +21,12 @@ class Door implements EngineApi {
   #engine: Engine | null = null;
   #sayLost: (reason: string) => void = () => {};
   readonly #lost = new Promise<string>((resolve) => (this.#sayLost = resolve));
+
+  async device(): Promise<DeviceReport> {
+    const gpu = await Gpu.open(navigator.gpu, FULL);
+    gpu.destroy();
+    return gpu.report;
+  }
 
   async load(model: string, port: MessagePort, report: (p: LoadProgress) => void): Promise<Loaded> {
     this.#gpu?.destroy();
@@ -44,18 +51,33 @@ class Door implements EngineApi {
         report,
         clock,
       });
-      return this.#engine.loaded;
+      const { loaded } = this.#engine;
+      const { context_trained: contextTrained } = await weights.describe(model);
+      return contextTrained > 0
+        ? { ...loaded, model: { ...loaded.model, contextTrained } }
+        : loaded;
     } catch (error) {
       this.#gpu?.destroy();
-      this.#gpu = null;
+      this.#gpu = this.#engine = null;
       throw error;
     } finally {
       weights[releaseProxy]();
     }
   }
 
-  generate(prompt: Prompt, sampling: Sampling, onToken: (t: Token) => void): Promise<Stop> {
-    return this.#loaded().generate(prompt, sampling, onToken);
+  async generate(
+    prompt: Prompt,
+    sampling: Sampling,
+    onToken: (t: Token) => void | Promise<void>,
+  ): Promise<Stop> {
+    // Tokens go another way than the answer's end or failure: that waits until the last of them has been taken.
+    let taken: Promise<unknown> = Promise.resolve();
+    const hand = (token: Token) => void (taken = Promise.all([taken, onToken(token)]));
+    try {
+      return await this.#loaded().generate(prompt, sampling, hand);
+    } finally {
+      await taken;
+    }
   }
 
   stop(): void {

@@ -9,6 +9,7 @@ import { Download, type Source } from './download.ts';
 import {
   PalimpsestError,
   type LoadProgress,
+  type Manifest,
   type Room,
   type Shard,
   type StoredModel,
@@ -80,6 +81,10 @@ export class Library implements WeightsApi {
     const opened = await this.#find(model, true);
     opened.reports.add(report);
     return opened.record.manifest.shards;
+  }
+
+  async describe(model: string): Promise<Manifest> {
+    return (await this.#find(model)).record.manifest;
   }
 
   /** The model, opened if it is not. */

@@ -29,12 +29,13 @@ export function readManifest(text: string, address: string): Manifest {
   if (new Set(shards.map(({ file }) => file)).size < shards.length) {
     throw refuse('lists the same file twice');
   }
-  const { name, file_type, license, parameters } = parsed!;
+  const { name, file_type, license, parameters, context_trained } = parsed!;
   return {
     name: typeof name === 'string' && name !== '' ? name : address,
     file_type: typeof file_type === 'string' ? file_type : '',
     license: typeof license === 'string' ? license : '',
     parameters: typeof parameters === 'number' ? parameters : 0,
+    context_trained: Number.isSafeInteger(context_trained) ? context_trained! : 0,
     bytes: totalBytes(shards),
     shards,
   };
@@ -43,7 +44,15 @@ export function readManifest(text: string, address: string): Manifest {
 /** What stands in for a manifest where there is none: files and their sizes, no hashes. */
 export function manifestOf(name: string, files: { file: string; bytes: number }[]): Manifest {
   const shards = files.map(({ file, bytes }) => ({ file, bytes, sha256: null }));
-  return { name, file_type: '', license: '', parameters: 0, bytes: totalBytes(shards), shards };
+  return {
+    name,
+    file_type: '',
+    license: '',
+    parameters: 0,
+    context_trained: 0,
+    bytes: totalBytes(shards),
+    shards,
+  };
 }
 
 function totalBytes(shards: Shard[]): number {

@@ -47,6 +47,8 @@ export interface Manifest {
   file_type: string;
   license: string;
   parameters: number;
+  /** Tokens of context the model was trained on, where the file's own figure is larger; 0 if not stated. */
+  context_trained: number;
   bytes: number;
   shards: Shard[];
 }
@@ -142,6 +144,8 @@ export interface WeightsApi {
    * Fails: DownloadFailed, BadModel, Refused.
    */
   open(model: string, report: (p: LoadProgress) => void): Promise<Shard[]>;
+  /** What the model's manifest says, or what stands in for one. Opens it if it is not open; fetches no weights. Fails as `open`. */
+  describe(model: string): Promise<Manifest>;
   /**
    * Verified bytes [offset, offset + bytes) of one shard, transferred. If they are not there, the download of the whole
    * model begins, this range first; while that is paused, the answer waits. Ranges in the order of the file are read
@@ -291,6 +295,7 @@ export interface Stop {
   prefillMs: number;
   /** From the request to the first token. */
   firstTokenMs: number;
+  /** From the first token to the last. */
   decodeMs: number;
   contextUsed: number;
   memory: MemoryReport;
@@ -298,9 +303,14 @@ export interface Stop {
 
 /** A conversation with one model on one GPU, in a worker. One generation at a time: a second is refused, stop the first. */
 export interface EngineApi {
+  /** The GPU that `load` will take, opened and let go again; nothing is fetched. Fails: NoWebGPU, LimitTooSmall. */
+  device(): Promise<DeviceReport>;
   /** Load a model through `weights` (a MessagePort that speaks WeightsApi). A model loaded before is destroyed first. */
   load(model: string, weights: MessagePort, report: (p: LoadProgress) => void): Promise<Loaded>;
-  /** Answer a prompt; `onToken` is called once per token. Fails: ContextFull, BadNumbers, DeviceLost, Refused. */
+  /**
+   * Answer a prompt; `onToken` is called once per token, and has returned from the last before this settles.
+   * Fails: ContextFull, BadNumbers, DeviceLost, Refused.
+   */
   generate(prompt: Prompt, sampling: Sampling, onToken: (t: Token) => void): Promise<Stop>;
   /** End the running generation after the token in flight. Harmless when none runs. */
   stop(): void;

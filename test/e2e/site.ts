@@ -67,6 +67,7 @@ export function modelFiles(folder: string, path: string): Files {
     file_type: 'tiny',
     license: 'apache-2.0',
     parameters: 0,
+    context_trained: 0,
     bytes: bytes.length,
     shards: [
       { file, bytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') },

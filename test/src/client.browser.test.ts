@@ -24,9 +24,10 @@ async function ready(): Promise<Client> {
 }
 
 describe('calls to the workers', () => {
-  test('a model is weighed by its manifest', async () => {
+  test('a model is described by its manifest, and the GPU named, without a load', async () => {
     client = startFakeClient();
-    expect(await client.weigh(folder)).toBe(110_701_024);
+    expect(await client.describe(folder)).toMatchObject({ bytes: 110_701_024 });
+    expect(await client.device()).toMatchObject({ name: 'fake gpu' });
   });
 
   test('the engine reads its weights from the other worker, and reports progress', async () => {
@@ -73,7 +74,7 @@ describe('failures on the other side', () => {
     const missing = () =>
       new Worker(new URL('/no-such-worker.js', location.href), { type: 'module' });
     client = connect(missing(), missing());
-    const early = client.weigh(folder).catch((e) => toFailure(e).name);
+    const early = client.describe(folder).catch((e) => toFailure(e).name);
     expect(await early).toBe('DownloadFailed');
     expect(await client.tokenize(chat('')).catch((e) => toFailure(e).name)).toBe('DownloadFailed');
   });

@@ -74,6 +74,7 @@ function promptIds(prompt: Prompt): number[] {
 }
 
 const engine: EngineApi = {
+  device: async () => loaded.device,
   async load(model, port, report) {
     const fail = /fail-(\w+)/.exec(model)?.[1];
     if (fail) throw new PalimpsestError(fail as ErrorName, `fake load of ${model} failed`);
@@ -117,7 +118,7 @@ const engine: EngineApi = {
       text += word;
       ids.push(word.length);
       const position = fed.length + index;
-      onToken({ id: word.length, position, text: word, logprob: -0.5, candidates: [] });
+      await onToken({ id: word.length, position, text: word, logprob: -0.5, candidates: [] });
       await pause(endless ? 15 : 5);
     }
     const cut = ids.length >= sampling.maxTokens;

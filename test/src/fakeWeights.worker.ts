@@ -2,7 +2,19 @@
 import { expose } from 'comlink';
 import { PalimpsestError, type WeightsApi } from '../../workers/protocol.ts';
 
-const weights: Pick<WeightsApi, 'open' | 'read'> = {
+const weights: Pick<WeightsApi, 'describe' | 'open' | 'read'> = {
+  async describe(model) {
+    const shards = await weights.open(model, () => {});
+    return {
+      name: 'Fake 150M',
+      file_type: 'Q4_0',
+      license: 'apache-2.0',
+      parameters: 150_573_687,
+      context_trained: 1024,
+      bytes: shards.reduce((sum, { bytes }) => sum + bytes, 0),
+      shards,
+    };
+  },
   async open(model) {
     if (model.includes('absent'))
       throw new PalimpsestError('DownloadFailed', `${model} answered 404`);

@@ -1,8 +1,10 @@
 /** A client whose every answer a test gives by hand, to drive a session through its states one by one. */
 import type { Client } from '../../src/client.ts';
 import type {
+  DeviceReport,
   Loaded,
   LoadProgress,
+  Manifest,
   MemoryReport,
   Prompt,
   Sampling,
@@ -69,16 +71,32 @@ export class ScriptedClient implements Client {
   resets = 0;
   stops = 0;
   destroyed = false;
+  /** Say what `device` found. */
+  found!: Call<DeviceReport>;
   lose: (reason: string) => void = () => {};
+  #device: Promise<DeviceReport>;
   #lost: Promise<string>;
   #pending = new Set<(reason: Error) => void>();
 
   constructor() {
+    this.#device = this.#call<DeviceReport>((call) => (this.found = call));
     this.#lost = this.#call<string>((call) => (this.lose = call.resolve));
   }
 
-  weigh(): Promise<number> {
-    return Promise.resolve(123);
+  device(): Promise<DeviceReport> {
+    return this.#device;
+  }
+
+  describe(model: string): Promise<Manifest> {
+    return Promise.resolve({
+      name: model,
+      file_type: 'F32',
+      license: '',
+      parameters: 1000,
+      context_trained: 50,
+      bytes: 123,
+      shards: [],
+    });
   }
 
   load(model: string, report: (p: LoadProgress) => void): Promise<Loaded> {

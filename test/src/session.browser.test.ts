@@ -55,6 +55,23 @@ describe('loading', () => {
     expect(client().loads).toHaveLength(0);
   });
 
+  test('what the GPU is, or that there is none, is known before anything is loaded', async () => {
+    const { device } = loaded;
+    client().found.resolve(device);
+    await vi.waitFor(() => expect(session.device).toEqual(device));
+    expect(session.status).toEqual({ kind: 'absent' });
+
+    const other = new Session(() => {
+      clients.push(new ScriptedClient());
+      return client();
+    }, model);
+    client().found.reject(new PalimpsestError('NoWebGPU', 'none here'));
+    await vi.waitFor(() => expect(other.status.kind).toBe('failed'));
+    expect(other.status).toMatchObject({ failure: { name: 'NoWebGPU', message: 'none here' } });
+    expect(client().loads).toHaveLength(0);
+    other.destroy();
+  });
+
   test('progress is shown, then what was loaded', async () => {
     const done = session.load();
     void session.load();
