@@ -36,8 +36,9 @@ import {
 /**
  * Where a visitor may look, with the tensor that holds it for all tokens of the call: `input` x [T, D] of the layer;
  * KDA `mixed` [T, C] (q scaled, k, v), `g` [T, H K], `beta` [T, H], `o` [T, H V], `outGate` [T, H V] before its sigmoid;
- * MLA `query` [T, H (ownKey + R)], `latentRow` [T, L + R] before its norm, `o`; MoE `scores` [T, E] before their sigmoid,
- * `ids` and `routed` [T, top]; `final` h [T, D], layer = number of layers.
+ * MLA `query` [T, H (ownKey + R)], `latentRow` [T, L + R] before its norm, `latentQuery` [T, H, L], `o`; MoE `scores` [T, E]
+ * before their sigmoid, `bias` [E], `ids` and `routed` [T, top]; `final` h [T, D] and, in phases that have them, `logits`
+ * [T, vocabulary], layer = number of layers. `g` and `beta` may be changed on the way: the recurrence reads them after.
  */
 export type Site =
   | 'input'
@@ -48,15 +49,21 @@ export type Site =
   | 'outGate'
   | 'query'
   | 'latentRow'
+  | 'latentQuery'
   | 'scores'
+  | 'bias'
   | 'ids'
   | 'routed'
-  | 'final';
+  | 'final'
+  | 'logits';
 
 /** Called while a plan is built; what it adds to the plan runs at that place. */
 export type Tap = (site: Site, layer: number, tensor: Tensor, plan: Plan) => void;
 
 type Look = (site: Site, tensor: Tensor) => void;
+
+/** A plan for every phase. */
+export type Plans = Readonly<Record<Phase, Plan>>;
 
 /** GPU microseconds of all calls of one kernel in a plan, and the bytes of weights they read. */
 export interface KernelTime {
@@ -88,7 +95,7 @@ export class Model {
   readonly #weights: ModelWeights;
   readonly #scratch: Scratch;
   readonly #tuning: Tuning;
-  #plans: Record<Phase, Plan> | null = null;
+  #plans: Plans | null = null;
 
   private constructor(
     gpu: Gpu,
@@ -137,6 +144,18 @@ export class Model {
     this.#gpu.write(this.#scratch.tokens, 0, Uint32Array.from(ids));
     this.#submit('score', ids.length, position);
     return this.logits(ids.length);
+  }
+
+  /** Take in tokens, their logits left on the GPU for taps to look at. At most `scoreTokens`. */
+  study(ids: readonly number[], position: number): void {
+    this.#gpu.write(this.#scratch.tokens, 0, Uint32Array.from(ids));
+    this.#submit('score', ids.length, position);
+  }
+
+  /** Take in the token at hand by one decode step and look at nothing. */
+  repeatStep(id: number, position: number): void {
+    this.setToken(id);
+    this.#submit('decode', 1, position);
   }
 
   /** The same for one token, by a decode step. */
@@ -218,6 +237,30 @@ export class Model {
       : weightBytes;
   }
 
+  /** Logits of rows of the residual stream x [rows, D], as if each came out of the last layer. At most `scoreTokens` rows. */
+  async project(x: Tensor, rows: number): Promise<Tensor> {
+    const s = this.#scratch;
+    const { width: D, eps: EPS } = this.#config;
+    const p = new Plan(this.#gpu, 'score', s.step);
+    p.run(K.norm, { D, EPS }, { x, w: this.#weights.outputNorm, h: s.h }, [p.sum], p.lanes(D / 4));
+    p.linear(this.#weights.output, s.h, s.logits);
+    await this.#gpu.ready();
+    this.#gpu.write(s.step, 0, Uint32Array.of(rows, 0));
+    this.#gpu.submit(this.#gpu.record(p.calls, rows));
+    return s.logits;
+  }
+
+  /** Put aside what a running generation has on the GPU between two tokens, the state apart. Put it back with `resume`. */
+  suspend(aside: { best: Tensor; seen: Tensor }): void {
+    this.#gpu.copy(this.#scratch.best, 0, aside.best, 0, 4);
+    this.#gpu.copy(this.#scratch.seen, 0, aside.seen, 0, this.#config.vocabulary);
+  }
+
+  resume(aside: { best: Tensor; seen: Tensor }): void {
+    this.#gpu.copy(aside.best, 0, this.#scratch.best, 0, 4);
+    this.#gpu.copy(aside.seen, 0, this.#scratch.seen, 0, this.#config.vocabulary);
+  }
+
   #submit(phase: Phase, tokens: number, position: number): void {
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, position));
     this.#gpu.submit(this.#gpu.record(this.#plans![phase].calls, tokens));
@@ -227,14 +270,25 @@ export class Model {
 
   /** Build the plans on this state's buffers, with a visitor's taps in them. Again after the state has grown. */
   async attach(state: State, tap: Tap | null): Promise<void> {
+    this.use(await this.plan(state, tap));
+  }
+
+  /** Plans as `attach` builds them, to be used and set aside at will. */
+  async plan(state: State, tap: Tap | null): Promise<Plans> {
     const plan = (phase: Phase) => this.#makePlan(phase, state, tap);
-    this.#plans = {
+    const plans = {
       decode: plan('decode'),
       draw: plan('draw'),
       prefill: plan('prefill'),
       score: plan('score'),
     };
     await this.#gpu.ready();
+    return plans;
+  }
+
+  /** Run these plans from the next call on. */
+  use(plans: Plans): void {
+    this.#plans = plans;
   }
 
   #makePlan(phase: Phase, state: State, tap: Tap | null): Plan {
@@ -284,6 +338,7 @@ export class Model {
 
     if (phase === 'prefill') return p; // the last token of a prompt is decoded, so these logits are never needed
     p.linear(w.output, s.h, s.logits);
+    tap?.('logits', w.layers.length, s.logits, p);
     if (phase === 'decode') this.#best(p);
     if (phase === 'draw') this.#candidates(p);
     return p;
@@ -346,6 +401,7 @@ export class Model {
     look('query', s.query);
     look('latentRow', s.latentRow);
     mlaAttention(p, this.#gpu, this.#config, w, cache, rows, s);
+    look('latentQuery', s.latentQuery);
     look('o', s.o);
     p.linear(w.output, s.o, s.y);
   }
@@ -386,6 +442,7 @@ export class Model {
       [K.activation],
     );
     look('scores', s.scores);
+    look('bias', w.bias);
     look('ids', s.ids);
     look('routed', s.routed);
     this.#ffn(p, w.shared, s.always);
