@@ -61,7 +61,12 @@ export async function dispatch<B extends string, C extends string>(
     bound[name] = gpu.upload('scratch', name, [count], new Float32Array(count).fill(NaN));
   }
   if (program.lines.some((l) => l.name === 'step')) {
-    bound.step = gpu.upload('scratch', 'step', [4], new Uint32Array([d.tokens, d.position ?? 0, 0, 0]));
+    bound.step = gpu.upload(
+      'scratch',
+      'step',
+      [4],
+      new Uint32Array([d.tokens, d.position ?? 0, 0, 0]),
+    );
   }
   await gpu.ready();
   const call = await gpu.guard(d.kernel.name, () => gpu.bind(program, bound));

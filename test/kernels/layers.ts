@@ -141,18 +141,19 @@ export interface ProductCase {
   batch: number;
   /** All matrices of the stack read the same x. */
   sharedX: boolean;
-  /** Leave room before, between and after: offsets and strides that no size explains. */
+  /** Leave room before, between and after: offsets and strides that no size explains; rows of W that others own. */
   apart: boolean;
 }
 
-/** Where x and y lie for a case: the constants of matvec and matmul. */
-function strides({ rows, cols, batch, sharedX, apart }: ProductCase) {
-  const [xGap, yGap] = apart ? [4, 3] : [0, 0];
+/** Where W, x and y lie for a case: the constants that matvec and matmul share. */
+function places({ rows, cols, batch, sharedX, apart }: ProductCase) {
+  const [wGap, xGap, yGap] = apart ? [5, 4, 3] : [0, 0, 0];
   const X_BATCH = sharedX ? 0 : cols + xGap;
   const Y_BATCH = rows + yGap;
   return {
     ROWS: rows,
     BATCH: batch,
+    W_FIRST: wGap,
     X_FIRST: 2 * xGap,
     X_TOKEN: (sharedX ? cols : batch * X_BATCH) + 3 * xGap,
     X_BATCH,
@@ -162,19 +163,20 @@ function strides({ rows, cols, batch, sharedX, apart }: ProductCase) {
   };
 }
 
+/** `add`: the product goes on top of what y holds. */
 export function checkMatvec(
   kernel: typeof kernels.matvec,
-  c: ProductCase,
+  c: ProductCase & { add: boolean },
   sum: Sum,
 ): Promise<number> {
-  return checkProduct(c, async ({ library, consts, inputs, outputs }) => {
+  return checkProduct(c, c.add, async ({ library, consts, inputs }) => {
     const { y } = await dispatch({
       kernel,
       libraries: [library, sum.library],
-      consts,
+      consts: { ...consts, ADD: c.add ? 1 : 0 },
       libraryConsts: { COLS: c.cols, SUM_LANES: sum.lanes },
       inputs,
-      outputs,
+      outputs: {},
       tokens: c.T,
     });
     return y!;
@@ -198,57 +200,64 @@ export function checkMatmul(
   c: ProductCase,
   tile: Tile,
 ): Promise<number> {
-  return checkProduct(c, async ({ library, consts, inputs, outputs }) => {
+  return checkProduct(c, false, async ({ library, consts, inputs }) => {
     const { y } = await dispatch({
       kernel,
       libraries: [library, outer, tileLibrary, step],
       consts: { ...consts, ...tile },
       libraryConsts: { COLS: c.cols },
       inputs,
-      outputs,
+      outputs: {},
       tokens: c.T,
     });
     return y!;
   });
 }
 
-/** matvec and matmul have the same constants and buffers; `run` dispatches one of them. */
+/** matvec and matmul have the same buffers; `run` dispatches one of them over a y that holds something already. */
 async function checkProduct(
   c: ProductCase,
+  onTop: boolean,
   run: (d: {
     library: Library;
-    consts: ReturnType<typeof strides>;
+    consts: ReturnType<typeof places>;
     inputs: Inputs;
-    outputs: { y: number };
   }) => Promise<Float32Array>,
 ): Promise<number> {
   const { rows, cols, T, batch } = c;
-  const W = randomMatrix(c.format, 5, batch * rows, cols);
-  const s = strides(c);
-  const x = randomValues(6, s.X_FIRST + T * s.X_TOKEN);
-  const y = await run({
-    library: W.library,
-    consts: s,
-    inputs: { ...W.inputs, x },
-    outputs: { y: s.Y_FIRST + T * s.Y_TOKEN },
-  });
+  const consts = places(c);
+  const { W_FIRST, X_FIRST, X_TOKEN, X_BATCH, Y_FIRST, Y_TOKEN, Y_BATCH } = consts;
+  const W = randomMatrix(c.format, 5, W_FIRST + batch * rows, cols);
+  const x = randomValues(6, X_FIRST + T * X_TOKEN);
+  const before = randomValues(7, Y_FIRST + T * Y_TOKEN);
+  if (!onTop) before.fill(NaN);
+  const y = await run({ library: W.library, consts, inputs: { ...W.inputs, x, y: before } });
   const expected = new Float64Array(y.length).fill(NaN); // what lies between stays as it was
   for (let t = 0; t < T; t++) {
     for (let n = 0; n < batch; n++) {
-      const from = s.X_FIRST + t * s.X_TOKEN + n * s.X_BATCH;
-      const Wn = W.values.subarray(n * rows * cols, (n + 1) * rows * cols);
-      expected.set(
-        linear(Wn, x.subarray(from, from + cols), rows, cols),
-        s.Y_FIRST + t * s.Y_TOKEN + n * s.Y_BATCH,
-      );
+      const first = (W_FIRST + n * rows) * cols;
+      const from = X_FIRST + t * X_TOKEN + n * X_BATCH;
+      const to = Y_FIRST + t * Y_TOKEN + n * Y_BATCH;
+      const Wn = W.values.subarray(first, first + rows * cols);
+      const product = linear(Wn, x.subarray(from, from + cols), rows, cols);
+      expected.set(onTop ? add(before.subarray(to, to + rows), product) : product, to);
     }
   }
+  return rmsWhereWritten(y, expected, before);
+}
+
+/** Relative RMS of the numbers that are expected; Infinity where others (NaN) are not bit for bit what they were. */
+export function rmsWhereWritten(
+  actual: Float32Array,
+  expected: Float64Array,
+  before: Float32Array,
+): number {
   const written = [...expected.keys()].filter((i) => !Number.isNaN(expected[i]));
-  const strayed = expected.some((e, i) => Number.isNaN(e) && !Number.isNaN(y[i]));
-  if (strayed) return Infinity;
-  return rms(
-    written.map((i) => y[i]!),
-    written.map((i) => expected[i]!),
+  const rest = [...expected.keys()].filter((i) => Number.isNaN(expected[i]));
+  const pick = (x: ArrayLike<number>, at: number[]) => at.map((i) => x[i]!);
+  return Math.max(
+    written.length > 0 ? rms(pick(actual, written), pick(expected, written)) : 0,
+    same(pick(actual, rest), pick(before, rest)),
   );
 }
 

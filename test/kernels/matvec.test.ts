@@ -4,7 +4,7 @@ import { sums } from '../gpu.ts';
 import { checkMatvec, TREE_64 } from './layers.ts';
 import { FORMATS, OTHER_FORMATS } from './matrices.ts';
 
-const plain = { batch: 1, sharedX: false, apart: false };
+const plain = { batch: 1, sharedX: false, apart: false, add: false };
 
 for (const format of FORMATS) {
   test(`matvec ${format}: every sum library and number of lanes`, async () => {
@@ -38,6 +38,11 @@ for (const format of FORMATS) {
         1e-6,
       );
     }
+  });
+
+  test(`matvec ${format}: on top of what y holds`, async () => {
+    const c = { ...plain, format, rows: 13, cols: 64, T: 3, batch: 2, apart: true, add: true };
+    expect(await checkMatvec(matvec, c, TREE_64)).toBeLessThan(1e-6);
   });
 
   test(`matvec ${format}: the long rows of a large model`, async () => {

@@ -24,6 +24,8 @@ const stack: ProductCase = {
   sharedX: false,
   apart: true,
 };
+const onTop = { ...stack, add: true };
+const tile = { TILE_ROWS: 32, TILE_TOKENS: 32 } as const;
 const act = { width: 64, slots: 2, T: 3, halves: false, size: 3 };
 
 export const layerMutants: Mutant[] = [
@@ -59,20 +61,32 @@ export const layerMutants: Mutant[] = [
     checkAddNorm(k, { ...small, last: true }),
   ),
   mutant(matvec, 'the first matrix of a stack for all', 'group.y * ROWS + row;', 'row;', (k) =>
-    checkMatvec(k, stack, TREE_64),
+    checkMatvec(k, onTop, TREE_64),
   ),
   mutant(matvec, 'the last columns left out', 'b < COLS / BLOCK', 'b < COLS / BLOCK - 1u', (k) =>
-    checkMatvec(k, stack, TREE_64),
+    checkMatvec(k, onTop, TREE_64),
+  ),
+  mutant(matvec, 'a slice read from the first row', 'W_FIRST + group.y', 'group.y', (k) =>
+    checkMatvec(k, onTop, TREE_64),
+  ),
+  mutant(matvec, 'what y held is lost', 'y[at], ADD == 1u', '0.0, ADD == 1u', (k) =>
+    checkMatvec(k, onTop, TREE_64),
+  ),
+  mutant(matvec, 'what y held is always added to', 'ADD == 1u', 'true', (k) =>
+    checkMatvec(k, { ...onTop, add: false }, TREE_64),
+  ),
+  mutant(matmul, 'a slice read from the first row', 'W_FIRST + matrix', 'matrix', (k) =>
+    checkMatmul(k, stack, tile),
   ),
   mutant(matmul, 'the first matrix of a stack for all', 'matrix * ROWS + row', 'row', (k) =>
-    checkMatmul(k, stack, { TILE_ROWS: 32, TILE_TOKENS: 32 }),
+    checkMatmul(k, stack, tile),
   ),
   mutant(
     matmul,
     'rows past the last written over what follows',
     'min(ROWS - row, TILE_ROWS)',
     'TILE_ROWS',
-    (k) => checkMatmul(k, stack, { TILE_ROWS: 32, TILE_TOKENS: 32 }),
+    (k) => checkMatmul(k, stack, tile),
   ),
   mutant(swiglu, 'sigmoid for silu', 'g * vec4f(', 'vec4f(', (k) => checkSwiglu(k, act)),
   mutant(swiglu, 'gate and up exchanged', 'let g = gate[(GATE_FIRST', 'let g = up[(UP_FIRST', (k) =>
