@@ -96,6 +96,7 @@ export class Model {
   readonly #scratch: Scratch;
   readonly #tuning: Tuning;
   #plans: Plans | null = null;
+  #ahead: { plan: Plan; commands: GPUCommandBuffer } | null = null;
 
   private constructor(
     gpu: Gpu,
@@ -261,9 +262,15 @@ export class Model {
     this.#gpu.copy(aside.seen, 0, this.#scratch.seen, 0, this.#config.vocabulary);
   }
 
+  /** Submit one call of a phase. The next token's work is recorded at once, while this one runs: it is the same calls. */
   #submit(phase: Phase, tokens: number, position: number): void {
+    const plan = this.#plans![phase];
+    const commands =
+      this.#ahead?.plan === plan ? this.#ahead.commands : this.#gpu.record(plan.calls, tokens);
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, position));
-    this.#gpu.submit(this.#gpu.record(this.#plans![phase].calls, tokens));
+    this.#gpu.submit(commands);
+    const repeats = plan.single && plan.calls.every((call) => 'program' in call);
+    this.#ahead = repeats ? { plan, commands: this.#gpu.record(plan.calls, 1) } : null;
   }
 
   // ------------------------------------------------------------------------------------------ planning
