@@ -30,7 +30,7 @@ function folderShards(folder: string): string[] {
 }
 
 function splitShards(path: string): string[] {
-  if (!existsSync(path)) {
+  if (!statSync(path, { throwIfNoEntry: false })?.isFile()) {
     const known = existsSync('public/models') ? readdirSync('public/models').join(', ') : 'none';
     throw new PalimpsestError(
       'BadModel',
@@ -59,11 +59,10 @@ const readAt = promisify(read);
 
 /** A file of this disk, read by range and kept open until the process ends. */
 function fileSource(path: string): ByteSource {
-  const descriptor = openSync(path, 'r');
-  const { size } = statSync(path);
+  const descriptor = openForReading(path);
   return {
     name: basename(path),
-    byteLength: size,
+    byteLength: statSync(path).size,
     async read(offset, byteLength) {
       const bytes = new Uint8Array(byteLength);
       let filled = 0;
@@ -88,13 +87,31 @@ function fileSource(path: string): ByteSource {
   };
 }
 
-/** Load a model (see `modelSources`) on whatever adapter there is. */
+function openForReading(path: string): number {
+  try {
+    return openSync(path, 'r');
+  } catch (cause) {
+    throw new PalimpsestError('BadModel', `${path} cannot be read (${(cause as Error).message}).`);
+  }
+}
+
+/** Kernels write workgroup memory before they read it: without its zeros SwiftShader compiles them in a tenth of the time. */
+async function adapters(): Promise<GPU> {
+  const toggles = ['vulkan_enable_f16_on_nvidia', 'disable_workgroup_init'];
+  try {
+    return await nodeGpu({ toggles });
+  } catch (cause) {
+    throw new PalimpsestError('NoWebGPU', (cause as Error).message);
+  }
+}
+
+/** Load a model (see `modelSources`) on whatever adapter there is. Fails: NoWebGPU, BadModel and as `Engine.load`. */
 export async function openEngine(
   model: string,
   report: (p: LoadProgress) => void = () => {},
 ): Promise<Engine> {
   const shards = modelSources(model);
-  const gpu = await Gpu.open(await nodeGpu({ toggles: ['vulkan_enable_f16_on_nvidia'] }), FULL);
+  const gpu = await Gpu.open(await adapters(), FULL);
   return Engine.load({
     gpu,
     shards,

@@ -26,11 +26,12 @@ const stamp = `${root}node_modules/.palimpsest-lock`;
 if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lock) install();
 
 function install() {
-  console.log('Installing the dependencies, once ...');
+  console.error('Installing the dependencies, once ...');
   // The npm that runs this script, which need not be on the PATH. No package here needs its install script.
   const npm = process.env.npm_execpath ?? '';
   const flags = ['ci', '--ignore-scripts', '--include=dev', '--no-audit', '--no-fund'];
-  const how = { cwd: root, stdio: 'inherit' };
+  // On stderr, like the line above: what a tool prints may be read by a program.
+  const how = { cwd: root, stdio: ['inherit', 2, 'inherit'] };
   const installed = /npm-cli\.c?js$/.test(npm)
     ? spawnSync(process.execPath, [npm, ...flags], how)
     : spawnSync(`npm ${flags.join(' ')}`, { ...how, shell: true });
