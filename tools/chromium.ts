@@ -74,7 +74,9 @@ export interface ChromiumLaunch {
  * installed Chrome elsewhere. Fails with an Error that names the system libraries it misses and how to get them.
  */
 export function chromiumLaunch(): ChromiumLaunch {
-  const args = ['--enable-unsafe-webgpu'];
+  // Chromium spells out zeros for all workgroup memory, which costs SwiftShader's compiler half a minute for a whole model.
+  // Kernels write it before they read it (test/gpu.ts).
+  const args = ['--enable-unsafe-webgpu', '--enable-dawn-features=disable_workgroup_init'];
   const env = { ...process.env };
   const chosen = process.env.PALIMPSEST_CHROMIUM;
   if (chosen !== undefined) {
