@@ -10,13 +10,13 @@ import { decodesInFewCalls, oneToken } from './decode.ts';
 import type { GgufFile } from './gguf.ts';
 import { type Call, type Gpu, megabytes, type Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
-import { type Phase, Plan, TILE } from './plan.ts';
+import { type Phase, Plan, TILE, type Tuning } from './plan.ts';
 import { type LoadProgress, PalimpsestError, type Sampling } from './protocol.ts';
 import type { Candidates } from './sampler.ts';
 import {
   CANDIDATES,
   COLUMNS,
-  PREFILL_TOKENS,
+  prefillTokensFor,
   SCORE_TOKENS,
   type Scratch,
   scratchFor,
@@ -73,12 +73,6 @@ export interface KernelTime {
   bytes: number;
 }
 
-/**
- * What plans are made for: 'gpu' has few calls and wide workgroups and takes prompts in chunks; 'cpu', for adapters that
- * compute on a processor, has few barriers and takes prompts token by token, since a barrier costs more than it saves there.
- */
-export type Tuning = 'gpu' | 'cpu';
-
 /** The best token as the GPU found it. */
 export interface Best {
   id: number;
@@ -88,7 +82,8 @@ export interface Best {
 
 /** Weights, activations and plans of one model on one GPU. Plans are bound to a conversation's state by `attach`. */
 export class Model {
-  readonly prefillTokens = PREFILL_TOKENS;
+  /** Most tokens of one prefill call. */
+  readonly prefillTokens: number;
   readonly scoreTokens = SCORE_TOKENS;
   readonly #gpu: Gpu;
   readonly #config: ModelConfig;
@@ -106,6 +101,7 @@ export class Model {
     tuning: Tuning,
   ) {
     this.#tuning = tuning;
+    this.prefillTokens = prefillTokensFor(config, tuning);
     this.#gpu = gpu;
     this.#config = config;
     this.#weights = weights;
@@ -128,7 +124,13 @@ export class Model {
     });
     return gpu.guard(`${config.name} (${megabytes(totalBytes)} of weights)`, async () => {
       const weights = await loadWeights(loader, config);
-      return new Model(gpu, config, weights, scratchFor(gpu, config), tuning);
+      return new Model(
+        gpu,
+        config,
+        weights,
+        scratchFor(gpu, config, prefillTokensFor(config, tuning)),
+        tuning,
+      );
     });
   }
 

@@ -12,6 +12,12 @@ import type { Matrix, MatrixPart } from './weights.ts';
  */
 export type Phase = 'decode' | 'draw' | 'prefill' | 'score';
 
+/**
+ * What plans are made for: 'gpu' has few calls and wide workgroups and takes prompts in chunks; 'cpu', for adapters that
+ * compute on a processor, has few barriers and takes prompts token by token, since a barrier costs more than it saves there.
+ */
+export type Tuning = 'gpu' | 'cpu';
+
 /** Where the rows of a product lie, in f32 units: x of (token t, matrix n) at xFirst + t xToken + n xBatch, y likewise. */
 export interface Place {
   xFirst?: number;

@@ -2,10 +2,8 @@
 import type { ModelConfig } from './config.ts';
 import type { Gpu } from './gpu.ts';
 import * as K from './kernels.ts';
-import { TILE } from './plan.ts';
+import { TILE, type Tuning } from './plan.ts';
 
-/** Most tokens of one prefill call: rows enough to fill a GPU, and no dispatch that runs long. A multiple of the chunk. */
-export const PREFILL_TOKENS = 512;
 /** Most tokens of one score call, which keeps the logits of all of them. */
 export const SCORE_TOKENS = 64;
 /** Parts of each cache segment attended side by side, so that one token's few heads fill a GPU. A processor is full with one. */
@@ -19,12 +17,30 @@ export const VOCABULARY_SLICES = 64;
 /** Tokens handed to the sampler: what top-k users ask for, and as many as may be reported. */
 export const CANDIDATES = 64;
 
-/** The activations of one call; layers use them one after another. T = PREFILL_TOKENS; capitals as in docs/MATH.md. */
+/** Bytes that the widest activation of a prefill call may take. */
+const WIDEST_BYTES = 64 * 1024 * 1024;
+
+/**
+ * Most tokens of one prefill call: rows enough to fill a GPU, while the widest activation stays small and no dispatch runs
+ * long. A power of two and so a multiple of the chunk.
+ */
+export function prefillTokensFor(c: ModelConfig, tuning: Tuning): number {
+  const { keys, values } = c.kda;
+  const widest = Math.max(
+    c.heads * (2 * keys + values),
+    c.moe.expertsUsed * c.width,
+    SLICES.piece * c.heads * c.mla.latent,
+  );
+  let tokens = tuning === 'gpu' ? 2048 : 128;
+  while (tokens > 64 && 4 * tokens * widest > WIDEST_BYTES) tokens /= 2;
+  return tokens;
+}
+
+/** The activations of one call of T tokens at most; layers use them one after another. Capitals as in docs/MATH.md. */
 export type Scratch = ReturnType<typeof scratchFor>;
 
-/** Buffers for the largest call of a model. */
-export function scratchFor(gpu: Gpu, c: ModelConfig) {
-  const T = PREFILL_TOKENS;
+/** Buffers for calls of up to T tokens. */
+export function scratchFor(gpu: Gpu, c: ModelConfig, T: number) {
   const D = c.width;
   const H = c.heads;
   const { keys, values } = c.kda;
