@@ -47,7 +47,13 @@ function record(name: string, values: number[], unit: string, digits: number): S
   return s;
 }
 
-const gpu = await Gpu.open(await nodeGpu({ toggles: ['vulkan_enable_f16_on_nvidia'] }), FULL);
+const gpu = await Gpu.open(
+  await nodeGpu({
+    toggles: ['vulkan_enable_f16_on_nvidia'],
+    without: ['timestamp_quantization'],
+  }),
+  FULL,
+);
 const { name, software, features, maxBindingBytes } = gpu.report;
 say(
   'adapter',

@@ -13,6 +13,8 @@ import { carriesChromium, unpackedChromium } from './chromium.ts';
 interface NodeGpuOptions {
   /** Dawn's toggles to switch on, e.g. `vulkan_enable_f16_on_nvidia`, `allow_unsafe_apis`. */
   toggles?: string[];
+  /** Those to switch off, e.g. `timestamp_quantization`. */
+  without?: string[];
 }
 
 // Node aborts when what create() returned is collected while a device of it lives; a test runner drops modules.
@@ -27,8 +29,11 @@ export async function nodeGpu(options: NodeGpuOptions = {}): Promise<GPU> {
   if (!['any', 'gpu', 'swiftshader'].includes(wanted)) {
     throw new Error(`PALIMPSEST_ADAPTER is "${wanted}"; it can be gpu, swiftshader or unset.`);
   }
-  const { toggles = [] } = options;
-  const flags = toggles.length > 0 ? [`enable-dawn-features=${toggles.join(',')}`] : [];
+  const { toggles = [], without = [] } = options;
+  const flags = [
+    ...(toggles.length > 0 ? [`enable-dawn-features=${toggles.join(',')}`] : []),
+    ...(without.length > 0 ? [`disable-dawn-features=${without.join(',')}`] : []),
+  ];
 
   if (wanted !== 'swiftshader') {
     if (process.platform !== 'linux' || opensLibrary('libvulkan.so.1')) {
