@@ -154,7 +154,8 @@ function readTokenizerJson(file: Fields, size: number): Vocabulary {
   const enter = (id: Json | undefined, text: string, kindOfToken: number): number => {
     if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= size) {
       const shown = JSON.stringify(text.slice(0, 40));
-      return bad(`tokenizer.json gives ${shown} the id ${String(id)}, of ${size} ids`);
+      const found = JSON.stringify(id ?? null).slice(0, 40);
+      return bad(`tokenizer.json gives ${shown} the id ${found}, of ${size} ids`);
     }
     tokens[id] = text;
     kinds[id] = kindOfToken;
@@ -300,14 +301,18 @@ function characters(token: string): string {
 /** A token's bytes, joined as the tokens of lower rank join them: the lowest rank first, the first of equals first. */
 function partsBelow(rank: number, token: string, ranks: ReadonlyMap<string, number>): string[] {
   const parts = [...token];
+  const rankAt = (i: number): number => ranks.get(parts[i] + parts[i + 1]) ?? Infinity;
+  const joined = parts.slice(1).map((_, i) => rankAt(i)); // of part i with the next
   for (;;) {
-    let lowest = rank;
     let at = -1;
-    for (let i = 0; i + 1 < parts.length; i++) {
-      const joined = ranks.get(parts[i] + parts[i + 1]);
-      if (joined !== undefined && joined < lowest) [lowest, at] = [joined, i];
+    let lowest = rank;
+    for (let i = 0; i < joined.length; i++) {
+      if (joined[i] < lowest) [lowest, at] = [joined[i], i];
     }
     if (at < 0) return parts;
     parts.splice(at, 2, parts[at] + parts[at + 1]);
+    joined.splice(at, 1);
+    if (at > 0) joined[at - 1] = rankAt(at - 1);
+    if (at < joined.length) joined[at] = rankAt(at);
   }
 }

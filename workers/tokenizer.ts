@@ -191,14 +191,14 @@ function readTables(metadata: ReadonlyMap<string, MetaValue>): Tables {
   if (model !== 'gpt2') {
     throw new PalimpsestError(
       'Unsupported',
-      `This file's tokenizer is of the kind "${model}"; "gpt2", byte-level BPE, is read. Use another file.`,
+      `This file's tokenizer is of the kind "${model.slice(0, 60)}"; "gpt2", byte-level BPE, is read. Use another file.`,
     );
   }
   const pre = metadata.get(key('pre')) ?? 'none';
   if (typeof pre !== 'string' || !splitters.has(pre)) {
     throw new PalimpsestError(
       'Unsupported',
-      `This file splits text into words by the rule "${String(pre)}" (${key('pre')}); known are ` +
+      `This file splits text into words by the rule "${String(pre).slice(0, 60)}" (${key('pre')}); known are ` +
         `${[...splitters.keys()].join(', ')}. Use another file.`,
     );
   }
@@ -261,7 +261,7 @@ function buildMerges({ tokens, kinds, merges }: Tables): BPE {
   merges.forEach((merge, rank) => {
     const space = merge.indexOf(' ');
     if (space > 0 && merge.slice(0, space) + merge.slice(space + 1) in vocab) return;
-    throw damaged(`Merge ${rank}, "${merge}", makes no token of the vocabulary.`);
+    throw damaged(`Merge ${rank}, "${merge.slice(0, 60)}", makes no token of the vocabulary.`);
   });
   return new BPE({ type: 'BPE', vocab, merges, ignore_merges: false });
 }

@@ -213,7 +213,7 @@ describe('tokenizer.json', () => {
       'an id that is no number',
       small({ model: { type: 'BPE', vocab: { a: '0' }, merges: [] } }),
       'BadModel',
-      /the id 0, of 8/,
+      /the id "0", of 8/,
     ],
     [
       'a merge of three',
