@@ -104,7 +104,7 @@ export function byteMutator(sound: Uint8Array, most = 4): (random: Random) => Ui
     },
   ];
   return (random) => {
-    let bytes = base;
+    let bytes: Uint8Array = base;
     const times = 1 + below(random, most);
     for (let i = 0; i < times && bytes.length > 0; i++)
       bytes = pick(random, damages)(random, bytes);
