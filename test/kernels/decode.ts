@@ -1,0 +1,337 @@
+/** How the kernels that only one token takes are checked; see layers.ts. */
+import { activation, second } from '../../workers/kernels.ts';
+import type * as kernels from '../../workers/kernels.ts';
+import type { TensorType } from '../../workers/quant.ts';
+import { dispatch, randomValues, type Inputs } from '../gpu.ts';
+import {
+  gates,
+  outNorm,
+  shortConv,
+  step,
+  writeStrengths,
+  type KdaSizes,
+} from '../reference/kda.ts';
+import { linear, matrix, rmsNorm, unit, type Reals } from '../reference/layers.ts';
+import { swiglu } from '../reference/moe.ts';
+import { rmsF32 } from './kda.ts';
+import { rms, rmsWhereWritten, same, type Sum } from './layers.ts';
+import { randomMatrix, type Matrix } from './matrices.ts';
+
+/** Each of the types of FORMATS as the first matrix and as the second, beside another and beside its like. */
+export const PAIRS: [TensorType, TensorType][] = [
+  ['F32', 'Q4_0'],
+  ['Q4_0', 'Q8_0'],
+  ['Q8_0', 'F32'],
+  ['Q4_0', 'Q4_0'],
+];
+
+/** What a kernel of two matrices links and binds for them. */
+function pair(a: Matrix, b: Matrix) {
+  const renamed = Object.entries(b.inputs).map(([name, values]) => [`${name}_b`, values]);
+  return {
+    libraries: [a.library, second(b.library)],
+    inputs: { ...a.inputs, ...(Object.fromEntries(renamed) as Inputs) },
+  };
+}
+
+/** Rows from .. from + rows of a matrix. */
+function slice(m: Matrix, cols: number, from: number, rows: number): Float32Array {
+  return m.values.subarray(from * cols, (from + rows) * cols);
+}
+
+/** Columns from .. from + width of rows that are `stride` long: x [T, stride] -> [T, width]. */
+function columns(x: Reals, stride: number, from: number, width: number): Float64Array {
+  const T = x.length / stride;
+  return Float64Array.from(
+    { length: T * width },
+    (_, i) => x[Math.floor(i / width) * stride + from + (i % width)]!,
+  );
+}
+
+// ------------------------------------------------------------------------------------------ projections
+
+/** Rows of a matrix that lie among others: from row `first`, for y from `at`. */
+export interface Projected {
+  format: TensorType;
+  rows: number;
+  first: number;
+  at: number;
+}
+
+export interface ProjectCase {
+  a: Projected;
+  b: Projected;
+  cols: number;
+  /** Rows that a workgroup makes, in fours. */
+  fours: number;
+  eps: number;
+  /** Size of the activations: small ones let eps speak. */
+  size: number;
+  sum: Sum;
+}
+
+/** Elements of y that neither matrix makes must stay as they were. */
+export async function checkProject(
+  kernel: typeof kernels.project,
+  c: ProjectCase,
+): Promise<number> {
+  const { a, b, cols } = c;
+  const A = randomMatrix(a.format, 1, a.first + a.rows + 1, cols);
+  const B = randomMatrix(b.format, 2, b.first + b.rows + 1, cols);
+  const x = randomValues(3, cols, c.size);
+  const w = randomValues(4, cols);
+  const before = new Float32Array(Math.max(a.at + a.rows, b.at + b.rows) + 5).fill(NaN);
+  const weights = pair(A, B);
+  const { y } = await dispatch({
+    kernel,
+    libraries: [...weights.libraries, c.sum.library],
+    consts: {
+      A_ROWS: a.rows,
+      B_ROWS: b.rows,
+      A_FIRST: a.first,
+      B_FIRST: b.first,
+      A_AT: a.at,
+      B_AT: b.at,
+      FOURS: c.fours,
+      EPS: c.eps,
+    },
+    libraryConsts: { COLS: cols, COLS_b: cols, SUM_LANES: c.sum.lanes },
+    inputs: { ...weights.inputs, x, w, y: before },
+    outputs: {},
+    tokens: 1,
+  });
+  const normed = rmsNorm(x, w, c.eps);
+  const expected = new Float64Array(before.length).fill(NaN);
+  expected.set(linear(slice(A, cols, a.first, a.rows), normed, a.rows, cols), a.at);
+  expected.set(linear(slice(B, cols, b.first, b.rows), normed, b.rows, cols), b.at);
+  return rmsWhereWritten(y!, expected, before);
+}
+
+// ------------------------------------------------------------------------------------ a head of a KDA layer
+
+/** Largest -a: how hard the gates can close. Pre-activations of softplus run from about -4 to 4. */
+const CLOSING = { none: 0, gentle: 0.05, strong: 16, total: 300 };
+/** Pre-activations of beta: their middle, and how far from it they go. */
+const WRITING = { open: [0, 4], never: [-200, 1], whole: [200, 1] } as const;
+
+export interface TokenCase extends KdaSizes {
+  taps: number;
+  /** Columns of F and G. */
+  rank: number;
+  F: TensorType;
+  G: TensorType;
+  /** Rows of others before F's and before G's. */
+  first: { F: number; G: number };
+  decay: keyof typeof CLOSING;
+  beta: keyof typeof WRITING;
+  eps: number;
+  /** Size of what is convolved and of the memory before: small ones let eps speak. */
+  size: number;
+  sum: Sum;
+}
+
+/** T calls, each from the tails and the memory that the one before left, against the whole run of the oracle. */
+export async function checkKdaToken(
+  kernel: typeof kernels.kdaToken,
+  c: TokenCase,
+): Promise<number> {
+  const { T, H, K, V, taps, rank, eps } = c;
+  const C = H * (2 * K + V);
+  const STRIDE = C + 2 * rank + H; // q | k | v | f, o_g | b
+  const inputs = randomValues(1, T * STRIDE);
+  const [middle, reach] = WRITING[c.beta];
+  inputs.forEach((x, i) => {
+    const at = i % STRIDE;
+    inputs[i] = at < C ? c.size * x : at < C + 2 * rank ? 4 * x : middle + reach * x;
+  });
+  const conv = randomValues(2, C * taps);
+  const dt = randomValues(3, H * K, 2);
+  const a = randomValues(4, H).map((x) => -CLOSING[c.decay] * (0.6 + 0.4 * x));
+  const w = randomValues(5, V);
+  const constants = Float32Array.from([conv, dt, a, w].flatMap((values) => [...values]));
+  const F = randomMatrix(c.F, 6, c.first.F + H * K, rank);
+  const G = randomMatrix(c.G, 7, c.first.G + H * V, rank);
+  const firstTails = randomValues(8, (taps - 1) * C, c.size);
+  const firstMemory = randomValues(9, H * K * V, c.size);
+
+  const weights = pair(F, G);
+  const y = new Float32Array(T * H * V);
+  let [tails, S] = [firstTails, firstMemory];
+  for (let t = 0; t < T; t++) {
+    const out = await dispatch({
+      kernel,
+      libraries: [...weights.libraries, activation, c.sum.library],
+      consts: { H, K, V, TAPS: taps, F_FIRST: c.first.F, G_FIRST: c.first.G, EPS: eps },
+      libraryConsts: { COLS: rank, COLS_b: rank, SUM_LANES: c.sum.lanes },
+      inputs: {
+        ...weights.inputs,
+        inputs: inputs.subarray(t * STRIDE, (t + 1) * STRIDE),
+        constants,
+        tails,
+        S,
+      },
+      outputs: { y: H * V },
+      tokens: 1,
+    });
+    y.set(out.y!, t * H * V);
+    [tails, S] = [out.tails!, out.S!];
+  }
+
+  const part = (from: number, width: number) => columns(inputs, STRIDE, from, width);
+  const mixed = shortConv(part(0, C), conv, firstTails, taps);
+  const raw = linear(slice(F, rank, c.first.F, H * K), part(C, rank), H * K, rank);
+  const outGate = linear(slice(G, rank, c.first.G, H * V), part(C + rank, rank), H * V, rank);
+  const run = step(
+    c,
+    {
+      q: unit(columns(mixed.y, C, 0, H * K), K, eps, K ** -0.5),
+      k: unit(columns(mixed.y, C, H * K, H * K), K, eps, 1),
+      v: columns(mixed.y, C, 2 * H * K, H * V),
+      g: gates(raw, dt, a),
+      beta: writeStrengths(part(C + 2 * rank, H)),
+    },
+    firstMemory,
+  );
+  return Math.max(
+    rms(y, outNorm(run.o, w, outGate, eps)),
+    rmsF32(S, run.S),
+    same(tails, mixed.tail),
+  );
+}
+
+// ---------------------------------------------------------------------------------------------- experts
+
+/** One token's choice among experts whose matrices come in parts, each part a dispatch. */
+interface ChosenCase {
+  experts: number;
+  /** First experts of the parts. */
+  parts: number[];
+  /** The chosen experts, best first. */
+  ids: number[];
+  sum: Sum;
+}
+
+/** The parts as the kernels count them, and the slots whose experts they hold. */
+function partsOf({ experts, parts, ids }: ChosenCase) {
+  return parts.map((FIRST, i) => {
+    const COUNT = (parts[i + 1] ?? experts) - FIRST;
+    const slots = [...ids.keys()].filter((j) => ids[j]! >= FIRST && ids[j]! < FIRST + COUNT);
+    return { FIRST, COUNT, slots };
+  });
+}
+
+export interface ExpertSwigluCase extends ChosenCase {
+  gate: TensorType;
+  up: TensorType;
+  width: number;
+  cols: number;
+  eps: number;
+  size: number;
+}
+
+/** The worst of all parts; each must leave the slots of the others as they are. */
+export async function checkExpertSwiglu(
+  kernel: typeof kernels.expertSwiglu,
+  c: ExpertSwigluCase,
+): Promise<number> {
+  const { width, cols, ids } = c;
+  const x = randomValues(1, cols, c.size);
+  const w = randomValues(2, cols);
+  const normed = rmsNorm(x, w, c.eps);
+  let act = new Float32Array(ids.length * width).fill(NaN);
+  let worst = 0;
+  for (const [i, { FIRST, COUNT, slots }] of partsOf(c).entries()) {
+    const G = randomMatrix(c.gate, 10 + i, COUNT * width, cols);
+    const U = randomMatrix(c.up, 20 + i, COUNT * width, cols);
+    const weights = pair(G, U);
+    const out = await dispatch({
+      kernel,
+      libraries: [...weights.libraries, activation, c.sum.library],
+      consts: { WIDTH: width, FIRST, COUNT, TOP: ids.length, EPS: c.eps },
+      libraryConsts: { COLS: cols, COLS_b: cols, SUM_LANES: c.sum.lanes },
+      inputs: { ...weights.inputs, x, w, ids: Uint32Array.from(ids), act },
+      outputs: {},
+      tokens: 1,
+    });
+    const expected = new Float64Array(act.length).fill(NaN);
+    for (const j of slots) {
+      const of = (m: Matrix) =>
+        matrix(slice(m, cols, (ids[j]! - FIRST) * width, width), width, cols);
+      expected.set(swiglu({ gate: of(G), up: of(U), down: opened }, normed), j * width);
+    }
+    worst = Math.max(worst, rmsWhereWritten(out.act!, expected, act));
+    act = out.act!;
+  }
+  return act.some(Number.isNaN) ? Infinity : worst;
+}
+
+/** In the place of down: leaves silu(gate) up as it is. */
+const opened = (act: Reals) => Float64Array.from(act);
+
+export interface ExpertDownCase extends ChosenCase {
+  down: TensorType;
+  shared: TensorType;
+  rows: number;
+  cols: number;
+  /** Columns of the shared expert. */
+  sharedCols: number;
+  /** Numbers before its gate. */
+  sharedFirst: number;
+  /** The part that adds it; -1: none does. */
+  sharedWith: number;
+}
+
+/** The worst of all parts, each adding to x; one that has nothing to add must leave x bit for bit. */
+export async function checkExpertDown(
+  kernel: typeof kernels.expertDown,
+  c: ExpertDownCase,
+): Promise<number> {
+  const { rows, cols, sharedCols, sharedFirst, ids } = c;
+  const weights = randomValues(1, ids.length).map((value) => 0.5 + 0.4 * value);
+  const act = randomValues(2, ids.length * cols);
+  const sharedIn = randomValues(3, sharedFirst + 2 * sharedCols, 3);
+  const Db = randomMatrix(c.shared, 4, rows, sharedCols);
+  const shared = swiglu(
+    {
+      gate: () => columns(sharedIn, sharedIn.length, sharedFirst, sharedCols),
+      up: () => columns(sharedIn, sharedIn.length, sharedFirst + sharedCols, sharedCols),
+      down: matrix(Db.values, rows, sharedCols),
+    },
+    sharedIn,
+  );
+  let x = randomValues(5, rows + 5);
+  let worst = 0;
+  for (const [i, { FIRST, COUNT, slots }] of partsOf(c).entries()) {
+    const D = randomMatrix(c.down, 10 + i, COUNT * rows, cols);
+    const matrices = pair(D, Db);
+    const SHARED = i === c.sharedWith ? 1 : 0;
+    const out = await dispatch({
+      kernel,
+      libraries: [...matrices.libraries, activation, c.sum.library],
+      consts: { ROWS: rows, FIRST, COUNT, TOP: ids.length, SHARED, SHARED_FIRST: sharedFirst },
+      libraryConsts: { COLS: cols, COLS_b: sharedCols, SUM_LANES: c.sum.lanes },
+      inputs: {
+        ...matrices.inputs,
+        ids: Uint32Array.from(ids),
+        weights,
+        act,
+        shared_in: sharedIn,
+        x,
+      },
+      outputs: {},
+      tokens: 1,
+    });
+    const said = new Float64Array(rows);
+    for (const j of slots) {
+      const De = slice(D, cols, (ids[j]! - FIRST) * rows, rows);
+      const y = linear(De, act.subarray(j * cols, (j + 1) * cols), rows, cols);
+      said.forEach((_, r) => (said[r]! += weights[j]! * y[r]!));
+    }
+    if (SHARED === 1) said.forEach((_, r) => (said[r]! += shared[r]!));
+    const expected = new Float64Array(x.length).fill(NaN);
+    if (SHARED === 1 || slots.length > 0) expected.set(said.map((value, r) => x[r]! + value));
+    worst = Math.max(worst, rmsWhereWritten(out.x!, expected, x));
+    x = out.x!;
+  }
+  return worst;
+}

@@ -1,0 +1,50 @@
+import { expect, test } from 'vitest';
+import { expertSwiglu } from '../../workers/kernels.ts';
+import { sums } from '../gpu.ts';
+import { checkExpertSwiglu, PAIRS, type ExpertSwigluCase } from './decode.ts';
+import { TREE_64 } from './layers.ts';
+
+const plain: ExpertSwigluCase = {
+  ...{ experts: 9, parts: [0], ids: [7, 0, 8, 3] },
+  ...{ gate: 'F32', up: 'F32', width: 10, cols: 96 },
+  ...{ eps: 1e-5, size: 1, sum: TREE_64 },
+};
+
+async function expectClose(c: ExpertSwigluCase, name: string): Promise<void> {
+  expect(await checkExpertSwiglu(expertSwiglu, c), name).toBeLessThan(1e-6);
+}
+
+test('expert_swiglu: every sum library and number of lanes', async () => {
+  for (const library of await sums()) {
+    for (const lanes of [4, 16, 64, 256]) {
+      await expectClose({ ...plain, sum: { library, lanes } }, `${library.name} ${lanes}`);
+    }
+  }
+});
+
+test.each(PAIRS)('expert_swiglu: gate in %s, up in %s', async (gate, up) => {
+  await expectClose({ ...plain, gate, up, parts: [0, 4] }, 'both');
+});
+
+test('expert_swiglu: experts in parts, some without a choice', async () => {
+  for (const parts of [
+    [0, 8],
+    [0, 4, 7],
+    [0, 1, 2, 3],
+  ]) {
+    await expectClose({ ...plain, parts }, `parts from ${parts.join()}`);
+  }
+  await expectClose({ ...plain, ids: [8], parts: [0, 4] }, 'one expert');
+  await expectClose({ ...plain, ids: [2, 0, 1], parts: [0, 4] }, 'all in the first part');
+});
+
+test('expert_swiglu: activations so small that eps speaks, and large ones', async () => {
+  for (const size of [1e-4, 3e-3, 1e2]) await expectClose({ ...plain, size }, `size ${size}`);
+});
+
+test('expert_swiglu: a large model’s rows', async () => {
+  const ids = [3, 11, 0, 7, 5, 1, 9, 10];
+  const c = { ...plain, experts: 12, ids, parts: [0, 8], width: 16, cols: 2304 };
+  await expectClose({ ...c, gate: 'Q4_0', up: 'Q4_0' }, 'Q4_0');
+  await expectClose({ ...c, gate: 'Q4_K', up: 'Q6_K' }, 'Q4_K and Q6_K');
+});

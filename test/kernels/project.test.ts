@@ -1,0 +1,79 @@
+import { expect, test } from 'vitest';
+import { project } from '../../workers/kernels.ts';
+import { sums } from '../gpu.ts';
+import { checkProject, PAIRS, type ProjectCase } from './decode.ts';
+import { TREE_64 } from './layers.ts';
+import { OTHER_FORMATS } from './matrices.ts';
+
+const a = { format: 'F32', rows: 21, first: 0, at: 0 } as const;
+const b = { format: 'F32', rows: 10, first: 0, at: 21 } as const;
+const plain: ProjectCase = { a, b, cols: 96, fours: 1, eps: 1e-5, size: 1, sum: TREE_64 };
+
+async function expectClose(c: ProjectCase, name: string): Promise<void> {
+  expect(await checkProject(project, c), name).toBeLessThan(1e-6);
+}
+
+test('project: every sum library and number of lanes', async () => {
+  for (const library of await sums()) {
+    for (const lanes of [4, 16, 64, 256]) {
+      await expectClose({ ...plain, sum: { library, lanes } }, `${library.name} ${lanes}`);
+    }
+  }
+});
+
+test.each(PAIRS)(
+  'project: %s beside %s, slices of larger ones, far apart in y',
+  async (format, other) => {
+    const c = {
+      ...plain,
+      a: { ...a, format, first: 5, at: 3 },
+      b: { ...b, format: other, first: 7, at: 40 },
+    };
+    await expectClose(c, 'both');
+  },
+);
+
+test('project: B before A in y', async () => {
+  await expectClose({ ...plain, a: { ...a, at: 12 }, b: { ...b, at: 1 } }, 'B first');
+});
+
+test('project: any number of rows, in groups of 4, 8 and 16', async () => {
+  for (const [fours, aRows, bRows] of [
+    [1, 1, 1],
+    [1, 4, 3],
+    [1, 7, 0],
+    [2, 8, 9],
+    [2, 3, 15],
+    [4, 16, 17],
+    [4, 33, 2],
+    [4, 40, 0],
+  ] as const) {
+    const c = {
+      ...plain,
+      ...{ cols: 32, fours },
+      a: { ...a, rows: aRows },
+      b: { ...b, rows: bRows, at: aRows },
+    };
+    await expectClose(c, `${aRows} and ${bRows} rows, ${4 * fours} a group`);
+  }
+});
+
+test('project: activations so small that eps speaks, and large ones', async () => {
+  for (const size of [1e-4, 3e-3, 1e3]) await expectClose({ ...plain, size }, `size ${size}`);
+});
+
+test('project: the inputs of a large model’s layers', async () => {
+  const cols = 2304;
+  const quantised = { ...plain, cols, a: { ...a, format: 'Q4_0' as const } };
+  await expectClose({ ...quantised, b: { ...b, rows: 32, format: 'Q8_0' } }, 'into the heads');
+  await expectClose(
+    { ...quantised, a: { ...a, rows: 40 }, b: { ...b, format: 'Q4_0', at: 256 } },
+    'router and shared expert',
+  );
+  await expectClose({ ...quantised, fours: 4, b: { ...b, format: 'Q4_0', rows: 0 } }, 'logits');
+});
+
+test.each(OTHER_FORMATS)('project %s as both matrices', async (format) => {
+  const c = { ...plain, cols: 512, a: { ...a, format, first: 2 }, b: { ...b, format, first: 1 } };
+  await expectClose(c, 'both');
+});

@@ -1,0 +1,4 @@
+import { decodeMutants } from './decode.ts';
+import { testMutants } from './mutant.ts';
+
+testMutants(decodeMutants);

@@ -1,0 +1,116 @@
+/** Known bugs of the kernels that only one token takes. */
+import { expertDown, expertSwiglu, kdaToken, project } from '../../workers/kernels.ts';
+import {
+  checkExpertDown,
+  checkExpertSwiglu,
+  checkKdaToken,
+  checkProject,
+  type ExpertDownCase,
+  type ExpertSwigluCase,
+  type ProjectCase,
+  type TokenCase,
+} from '../kernels/decode.ts';
+import { TREE_64 } from '../kernels/layers.ts';
+import { mutant, type Mutant } from './mutant.ts';
+
+const rows: ProjectCase = {
+  a: { format: 'F32', rows: 21, first: 2, at: 10 },
+  b: { format: 'Q4_0', rows: 10, first: 3, at: 0 },
+  ...{ cols: 96, fours: 1, eps: 1e-5, size: 1e-2, sum: TREE_64 },
+};
+const token: TokenCase = {
+  ...{ T: 4, H: 3, K: 64, V: 32, taps: 4, rank: 32 },
+  ...{ F: 'F32', G: 'Q8_0', first: { F: 2, G: 5 } },
+  ...{ decay: 'strong', beta: 'open', eps: 1e-5, size: 1, sum: TREE_64 },
+};
+const short = { ...token, size: 1e-2 };
+const chosen = { experts: 9, parts: [0, 4], ids: [7, 0, 8, 3], sum: TREE_64 };
+const open: ExpertSwigluCase = {
+  ...chosen,
+  ...{ gate: 'F32', up: 'Q4_0', width: 10, cols: 96, eps: 1e-5, size: 1e-2 },
+};
+const down: ExpertDownCase = {
+  ...chosen,
+  ...{ down: 'F32', shared: 'Q4_0', rows: 14, cols: 64 },
+  ...{ sharedCols: 96, sharedFirst: 12, sharedWith: 0 },
+};
+
+const projected = (why: string, find: string, replace: string) =>
+  mutant(project, why, find, replace, (k) => checkProject(k, rows));
+const head = (why: string, find: string, replace: string, c: TokenCase = token) =>
+  mutant(kdaToken, why, find, replace, (k) => checkKdaToken(k, c));
+const opened = (why: string, find: string, replace: string) =>
+  mutant(expertSwiglu, why, find, replace, (k) => checkExpertSwiglu(k, open));
+const closed = (why: string, find: string, replace: string) =>
+  mutant(expertDown, why, find, replace, (k) => checkExpertDown(k, down));
+
+export const decodeMutants: Mutant[] = [
+  projected(
+    'eps outside the root',
+    'inverseSqrt(workgroup_sum(vec4f(squares), lane).x / f32(COLS) + EPS)',
+    '(1.0 / (sqrt(workgroup_sum(vec4f(squares), lane).x / f32(COLS)) + EPS))',
+  ),
+  projected('the sum for the mean', '/ f32(COLS)', ''),
+  projected('the norm’s weight left out for one matrix', 'x0 *= w[quad_b(b, 0u)];', ''),
+  projected('columns in the order of the other matrix', 'x[quad_b(b, 0u)]', 'x[quad(b, 0u)]'),
+  projected('a slice read from the first row', 'B_FIRST + min', 'min'),
+  projected('rows past the last written over what follows', '&& row + r <= last', ''),
+
+  head('newest tap first', 'constants[c * TAPS + j]', 'constants[c * TAPS + TAPS - 2u - j]'),
+  head('tails not shifted', 'tails[(j - 1u) * C + c] = x;', ''),
+  head('the newest input not kept', 'tails[(TAPS - 2u) * C + c] = last;', ''),
+  head('no activation after the convolution', 'return silu(sum);', 'return sum;'),
+  head('q not scaled', '(total.x + EPS) * f32(K)', 'total.x + EPS'),
+  head(
+    'eps outside the root of a key’s length',
+    'inverseSqrt(total.y + EPS)',
+    '1.0 / (sqrt(total.y) + EPS)',
+    { ...short, size: 1e-3 },
+  ),
+  head('the length of the query for the key', 'total.y + EPS', 'total.x + EPS'),
+  head('softplus left out', 'softplus(', '('),
+  head('decay without its exponential', 'exp(constants[', '(constants['),
+  head('one bias for all heads', 'C * TAPS + h * K + row', 'C * TAPS + row'),
+  head('one strength of decay for all heads', 'C * TAPS + H * K + h]', 'C * TAPS + H * K]'),
+  head('gates of a slice read from the first row', 'F_FIRST + h', 'h'),
+  head('the out gate made of the forget gate’s half', 'low[RANK / 4u + quad_b', 'low[quad_b'),
+  head('swish for sigmoid in the out gate', '= sigmoid(sum)', '= silu(sum)'),
+  head('V-first memory', '(h * K + d) * V + column', '(h * V + column) * K + d'),
+  head('the memory not decayed', 'decay[d] * S[', 'S['),
+  head('read before decay', 'held += memory[i]', 'held += S[(h * K + d) * V + column]'),
+  head('decay after write', 'memory[i] + mixed', 'memory[i] + decay[d] * mixed'),
+  head('read before write', 'held.y + qk', 'held.y + 0.0 * qk'),
+  head('surprise against nothing held', ' - held.x)', ')'),
+  head('a write as strong for every head', '2u * RANK + h]', '2u * RANK]'),
+  head('a write strength past its sigmoid', '= sigmoid(inputs', '= (inputs'),
+  head('eps outside the root of the norm', '/ f32(V) + EPS)', '/ f32(V)) * (1.0 - EPS)', short),
+  head('the norm over all lanes’ copies', 'select(0.0, o * o, part == 0u)', 'o * o'),
+  head('one norm weight for all columns', 'H * K + H + column]', 'H * K + H]'),
+
+  opened('sigmoid for silu', 'silu(total', 'sigmoid(total'),
+  opened(
+    'gate and up exchanged',
+    'silu(total[lane.index]) * total[lane.index + 2u]',
+    'silu(total[lane.index + 2u]) * total[lane.index]',
+  ),
+  opened('eps outside the root', '/ f32(COLS) + EPS)', '/ f32(COLS)) * (1.0 - EPS)'),
+  opened('the norm’s weight left out for one matrix', ' * w[quad_b(b, 0u)]', ''),
+  opened('the best expert for every slot', 'ids[group.y]', 'ids[0]'),
+  opened('a part of the experts read as all', ' - FIRST;', ';'),
+  opened('experts of other parts taken for these', 'expert >= COUNT', 'false'),
+
+  closed('experts unweighted', 'weights[slot] * act', 'act'),
+  closed('the best expert’s weight for all', 'weights[slot]', 'weights[0]'),
+  closed('the best expert’s input for all', 'slot * (COLS / 4u)', '0u'),
+  closed('a part of the experts read as all', ' - FIRST;', ';'),
+  closed('the shared expert with every part', 'SHARED == 1u', 'true'),
+  closed('the shared expert forgotten', 'SHARED == 1u', 'false'),
+  closed('sigmoid for silu in the shared expert', 'return g * vec4f', 'return vec4f'),
+  closed(
+    'router logits taken for the shared gate',
+    'shared_in[SHARED_FIRST / 4u + i]',
+    'shared_in[i]',
+  ),
+  closed('x overwritten', '+= total[', '= total['),
+  closed('rows past the last written', '&& row + lane.index < ROWS', ''),
+];
