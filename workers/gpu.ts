@@ -235,10 +235,10 @@ export class Gpu {
         maxComputeWorkgroupSizeX: FLOOR.invocations,
       },
     });
-    const info = adapter.info;
-    const words = [info.vendor, info.architecture, info.device, info.description];
+    const { vendor, architecture, device: model, description, isFallbackAdapter } = adapter.info;
+    const words = [vendor, architecture, model, description];
     const name = [...new Set(words.filter((w) => w))].join(' ') || 'unnamed adapter';
-    const software = info.isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|software/i.test(name);
+    const software = isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|software/i.test(name);
     return new Gpu(device, { name, software, features, maxBindingBytes: bindingBytes });
   }
 
