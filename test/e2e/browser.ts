@@ -7,6 +7,15 @@ export async function openBrowser(): Promise<Browser> {
   return chromium.launch(await launchOptions());
 }
 
+/** A browser that has no WebGPU. */
+export async function openBrowserWithoutGpu(): Promise<Browser> {
+  const { args, ...options } = await launchOptions();
+  const without = args
+    .filter((arg) => arg !== '--enable-unsafe-webgpu')
+    .map((arg) => (arg.startsWith(disable) ? `${arg},WebGPUService` : arg));
+  return chromium.launch({ ...options, args: without });
+}
+
 /** A browser with one context that keeps its storage in `folder`, as a user's profile does. */
 export async function openProfile(folder: string): Promise<BrowserContext> {
   return chromium.launchPersistentContext(folder, await launchOptions());
@@ -22,6 +31,8 @@ export function faultsOf(page: Page): string[] {
   return faults;
 }
 
+const disable = '--disable-features=';
+
 interface LaunchOptions extends ChromiumLaunch {
   ignoreDefaultArgs: string[];
 }
@@ -36,15 +47,14 @@ function launchOptions(): Promise<LaunchOptions> {
   found ??= (async () => {
     const launch = chromiumLaunch();
     const server = await chromium.launchServer(launch);
-    const prefix = '--disable-features=';
-    const argument = server.process().spawnargs.find((arg) => arg.startsWith(prefix));
+    const argument = server.process().spawnargs.find((arg) => arg.startsWith(disable));
     await server.close();
-    if (!argument) throw new Error(`Playwright passes no ${prefix}; this workaround can go.`);
-    const features = argument.slice(prefix.length).split(',');
+    if (!argument) throw new Error(`Playwright passes no ${disable}; this workaround can go.`);
+    const features = argument.slice(disable.length).split(',');
     const kept = features.filter((feature) => feature !== 'ThirdPartyStoragePartitioning');
     return {
       ...launch,
-      args: [...launch.args, prefix + kept.join(',')],
+      args: [...launch.args, disable + kept.join(',')],
       ignoreDefaultArgs: [argument],
     };
   })();

@@ -58,9 +58,12 @@ export async function openSite(options: SiteOptions = {}): Promise<Site> {
   };
 }
 
-/** A model folder of one GGUF file with its manifest, to be served: `modelFiles('/models/tiny/', 'test/.../x.gguf')`. */
-export function modelFiles(folder: string, path: string): Files {
-  const bytes = readFileSync(path);
+/** A model folder of one GGUF file, or of other bytes under its name, with the manifest: to be served. */
+export function modelFiles(
+  folder: string,
+  path: string,
+  bytes: Uint8Array = readFileSync(path),
+): Files {
   const file = basename(path);
   const manifest: Manifest = {
     name: file.replace('.gguf', ''),
