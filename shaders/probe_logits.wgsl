@@ -3,9 +3,9 @@
 //   top = max l      sum = sum_i e^(l_i - top)      weighted = sum_i e^(l_i - top) (l_i - top)
 //   entropy of a row = ln Z - sum_i p_i l_i, from the slices' numbers brought to one top
 //
-// Shapes  logits [T, VOCABULARY]   slices [RING, SLICES, 4 + 2 BEST] u32, the row of position p at p % RING:
-//         bits of top, sum and weighted, 0; then (id, bits of its logit), best first, the lower id first among equals;
-//         a slice with fewer logits fills up with id 2^32 - 1
+// Shapes  logits [T, VOCABULARY]   records [RING, ROW] u32, the row of position p at p % RING; of it, from FIRST,
+//         [SLICES, 4 + 2 BEST]: bits of top, sum and weighted, 0; then (id, bits of its logit), best first, the lower id
+//         first among equals; a slice with fewer logits fills up with id 2^32 - 1
 // Grid    (SLICES, T)
 // Links   best, step
 // Oracle  the definition
@@ -13,10 +13,11 @@ const VOCABULARY = 163840u;
 const SLICES = 64u;
 const BEST = 5u;
 const RING = 256u;
+const ROW = 15616u;
+const FIRST = 14720u;
 const PER_SLICE = (VOCABULARY + SLICES - 1u) / SLICES;
-const ROW = SLICES * (4u + 2u * BEST);
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
-@group(0) @binding(1) var<storage, read_write> slices: array<u32>;
+@group(0) @binding(1) var<storage, read_write> records: array<u32>;
 var<workgroup> sums: array<vec2f, BEST_LANES>;
 
 @compute @workgroup_size(BEST_LANES)
@@ -24,7 +25,7 @@ fn probe_logits(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
   let row = group.y * VOCABULARY;
   let start = group.x * PER_SLICE;
   let end = min(start + PER_SLICE, VOCABULARY);
-  let out = (step.position + group.y) % RING * ROW + group.x * (4u + 2u * BEST);
+  let out = (step.position + group.y) % RING * ROW + FIRST + group.x * (4u + 2u * BEST);
   var last = NONE; // the best of the round before
   var top = 0.0;
   for (var n = 0u; n < BEST; n++) {
@@ -42,8 +43,8 @@ fn probe_logits(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
       top = bitcast<f32>(last.y);
     }
     if (lane == 0u) {
-      slices[out + 4u + 2u * n] = last.x;
-      slices[out + 5u + 2u * n] = last.y;
+      records[out + 4u + 2u * n] = last.x;
+      records[out + 5u + 2u * n] = last.y;
     }
   }
   var own = vec2f();
@@ -59,9 +60,9 @@ fn probe_logits(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_i
     }
   }
   if (lane == 0u) {
-    slices[out] = bitcast<u32>(top);
-    slices[out + 1u] = bitcast<u32>(sums[0].x);
-    slices[out + 2u] = bitcast<u32>(sums[0].y);
-    slices[out + 3u] = 0u;
+    records[out] = bitcast<u32>(top);
+    records[out + 1u] = bitcast<u32>(sums[0].x);
+    records[out + 2u] = bitcast<u32>(sums[0].y);
+    records[out + 3u] = 0u;
   }
 }

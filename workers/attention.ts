@@ -22,6 +22,7 @@ export function mlaAttention(
   const SCALE = query ** -0.5;
   const slices = gpu.report.software ? 1 : p.single ? SLICES.single : SLICES.piece;
   p.linear(w.keyUp, s.query, s.latentQuery, { xToken: HEADS * query, xBatch: query });
+  const numbers = cache.numbers === 'f16' ? K.cacheF16 : K.cacheF32;
   const segments = cache.segments.map((tensor, i) => ({
     tensor,
     FIRST: rows[i]!.first,
@@ -30,7 +31,7 @@ export function mlaAttention(
   for (const { tensor, FIRST, SEGMENT } of segments) {
     const consts = { LATENT, SHARED, EPS: c.eps, FIRST, SEGMENT };
     const tensors = { c: s.latentRow, w: w.latentNorm, cache: tensor };
-    p.run(K.mlaAppend, consts, tensors, [p.sum, K.step, K.cacheF32], p.lanes(LATENT / 4));
+    p.run(K.mlaAppend, consts, tensors, [p.sum, K.step, numbers], p.lanes(LATENT / 4));
   }
   for (const { tensor, FIRST, SEGMENT } of segments) {
     const consts = {
@@ -51,7 +52,7 @@ export function mlaAttention(
       stats: s.stats,
       parts: s.parts,
     };
-    p.run(K.mlaAttend, consts, tensors, [K.cacheF32, K.outer, K.step]);
+    p.run(K.mlaAttend, consts, tensors, [numbers, K.outer, K.step]);
   }
   p.run(
     K.mlaMerge,

@@ -2,11 +2,18 @@
  * A conversation with one model: prompt in, tokens out. How a prompt becomes tokens reads top to bottom here:
  * encode, rewind to what is still in memory, prefill, decode, stop. Device and forward pass are gpu.ts and model.ts.
  */
-import { type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
+import { latentBytesPerToken, type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
 import { type Gpu, megabytes } from './gpu.ts';
+import { Memory } from './memory.ts';
 import { type KernelTime, Model } from './model.ts';
 import {
+  type Answers,
+  type Branch,
+  type Frame,
+  type Inquiry,
+  type Intervention,
+  type LayerLists,
   type Loaded,
   type LoadProgress,
   type MemoryReport,
@@ -16,9 +23,10 @@ import {
   type Sampling,
   type Stop,
   type Token,
+  type Watch,
 } from './protocol.ts';
 import { checkSampling, needsAllLogits, sampleFrom, wholeVocabulary } from './sampler.ts';
-import { type Snapshot, State } from './state.ts';
+import { type CacheNumbers, State } from './state.ts';
 import { StopText } from './stopText.ts';
 import { createTokenizer, type Tokenizer } from './tokenizer.ts';
 
@@ -41,6 +49,9 @@ interface Picked {
   candidates: { id: number; logprob: number }[];
 }
 
+/** Bytes that the latent cache of a conversation may grow to: WebGPU does not say how much memory a GPU has. */
+const CACHE_BYTES = { gpu: 2 ** 31, software: 2 ** 28 };
+
 /** Recurrent states kept for going back (edit, regenerate), in bytes at most; the latest is always kept. */
 const CHECKPOINT_BYTES = 256e6;
 
@@ -52,11 +63,11 @@ export class Engine {
   readonly #state: State;
   readonly #tokenizer: Tokenizer;
   readonly #clock: () => number;
-  /** Ids the state has taken in, in order. */
-  #history: number[] = [];
-  /** States at earlier positions of `#history`, oldest first. */
-  #checkpoints: Snapshot[] = [];
+  readonly #memory: Memory;
   #running: { stopped: boolean } | null = null;
+  /** Looks into the memory: under way while nothing runs, and waiting for a moment between two tokens. */
+  #looks: Promise<unknown> = Promise.resolve();
+  #guests: (() => Promise<void>)[] = [];
 
   private constructor(
     options: EngineOptions,
@@ -64,12 +75,14 @@ export class Engine {
     model: Model,
     state: State,
     tokenizer: Tokenizer,
+    memory: Memory,
   ) {
     this.#gpu = options.gpu;
     this.#clock = options.clock;
     this.#model = model;
     this.#state = state;
     this.#tokenizer = tokenizer;
+    this.#memory = memory;
     this.loaded = {
       model: reportOf(config, tokenizer.mode, state.contextLimit),
       device: options.gpu.report,
@@ -86,13 +99,14 @@ export class Engine {
     const file = await withoutOutputCopy(stored);
     const config = modelConfig(file);
     const model = await Model.load(gpu, file, config, gpu.report.software ? 'cpu' : 'gpu', report);
-    const contextLimit = Math.min(config.contextTrained, options.contextTokens);
-    const state = new State(gpu, config, contextLimit);
+    const { limit, numbers } = contextFor(config, options);
+    const state = new State(gpu, config, limit, numbers);
     report({ phase: 'compile', doneBytes: 0, totalBytes: 0, note: '' });
     await gpu.guard('the first part of the context', () => state.reserve(1));
-    await model.attach(state, null);
+    const piece = (id: number) => tokenizer.piece(id);
+    const memory = await Memory.open({ gpu, config, model, state, piece });
     await gpu.idle();
-    return new Engine(options, config, model, state, tokenizer);
+    return new Engine(options, config, model, state, tokenizer, memory);
   }
 
   /** Token ids of a prompt as `generate` feeds them. Fails: Refused. */
@@ -156,6 +170,7 @@ export class Engine {
           const shown = text.push(decoder.push(picked.id));
           onToken(this.#token(picked, ids.length + answer.length, shown));
           answer.push(picked.id);
+          await this.#serve();
           if (text.ended) reason = 'stop';
           else if (run.stopped) reason = 'stopped';
           else continue;
@@ -164,6 +179,8 @@ export class Engine {
       }
       text.push(decoder.flush());
       text.flush();
+      const { line } = this.#memory;
+      line.said = [...ids, ...answer].slice(line.history.length);
       return {
         reason,
         ids: answer,
@@ -173,7 +190,7 @@ export class Engine {
         prefillMs: prefilled - started,
         firstTokenMs: firstToken - started,
         decodeMs: lastToken - firstToken,
-        contextUsed: this.#history.length,
+        contextUsed: line.history.length,
         memory: this.memory(),
       };
     });
@@ -190,18 +207,67 @@ export class Engine {
   ): Promise<void> {
     await this.#alone(async () => {
       this.#checkRoom(ids);
-      this.#forget();
+      this.#restart();
       await this.#reserve(ids.length);
       for (let at = 0; at < ids.length;) {
         const piece = ids.slice(at, at + (path === 'chunk' ? this.#model.scoreTokens : 1));
+        await this.#memory.before(at, at + piece.length);
         const score =
           path === 'chunk' ? this.#model.score(piece, at) : this.#model.scoreStep(piece[0]!, at);
+        this.#advance(piece, path);
         onRows(at, await score);
-        this.#advance(piece);
         at += piece.length;
       }
     });
   }
+  // --------------------------------------------------------------------------------------- laid open
+
+  /** See MemoryApi, here and below. */
+  layers(): LayerLists {
+    return this.#memory.layers();
+  }
+
+  async watch(watch: Watch | null, onFrame: (frame: Frame) => unknown): Promise<void> {
+    await this.#between(() => this.#memory.watch(watch, onFrame));
+  }
+
+  async inspect<K extends Inquiry['kind']>(
+    inquiry: Extract<Inquiry, { kind: K }>,
+  ): Promise<Answers[K]> {
+    return this.#between(() => this.#memory.inspect(inquiry));
+  }
+
+  branches(): Branch[] {
+    return this.#memory.branches.list();
+  }
+
+  async fork(
+    position: number,
+    token: number | null,
+    interventions: Intervention[],
+  ): Promise<Branch> {
+    return this.#alone(() => this.#memory.fork(position, token, interventions));
+  }
+
+  async select(branch: number): Promise<void> {
+    await this.#alone(() => this.#memory.select(branch));
+  }
+
+  async proceed(sampling: Sampling, onToken: (t: Token) => void): Promise<Stop> {
+    const ids = await this.#alone(() => this.#memory.readyToProceed());
+    return this.generate({ kind: 'ids', ids }, sampling, onToken);
+  }
+
+  async compare(a: number, b: number): Promise<Float32Array> {
+    return this.#between(() => this.#memory.compare(a, b));
+  }
+
+  /** Resolves when the watcher has been told everything so far. */
+  async settled(): Promise<void> {
+    await this.#memory.settled();
+  }
+
+  // ------------------------------------------------------------------------------------- stop and reset
 
   stop(): void {
     if (this.#running) this.#running.stopped = true;
@@ -209,10 +275,7 @@ export class Engine {
 
   /** Forget the conversation. Fails: Refused while a generation runs. */
   async reset(): Promise<void> {
-    await this.#alone(() => {
-      this.#forget();
-      return Promise.resolve();
-    });
+    await this.#alone(() => this.#forget());
   }
 
   memory(): MemoryReport {
@@ -238,14 +301,33 @@ export class Engine {
     const run = { stopped: false };
     this.#running = run;
     try {
+      await this.#looks;
       return await work(run);
     } catch (error) {
       if (error instanceof PalimpsestError && ['BadNumbers', 'OutOfMemory'].includes(error.name))
-        this.#forget();
+        await this.#forget();
       throw error;
     } finally {
+      await this.#serve();
       this.#running = null;
     }
+  }
+
+  /** Work that leaves the state as it is: at once, or between two tokens of a running generation. */
+  async #between<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#running) {
+      return new Promise((resolve, reject) => {
+        this.#guests.push(() => work().then(resolve, reject));
+      });
+    }
+    const look = this.#looks.then(work);
+    this.#looks = look.catch(() => {});
+    return look;
+  }
+
+  /** Let those look who wait. */
+  async #serve(): Promise<void> {
+    for (let look = this.#guests.shift(); look; look = this.#guests.shift()) await look();
   }
 
   #checkRoom(ids: number[]): void {
@@ -267,19 +349,16 @@ export class Engine {
   /** Keep of the memory what is a prefix of `ids`, and not all of it: the last token must be fed to get logits. Returns the tokens kept. */
   #rewind(ids: number[]): number {
     let shared = 0;
-    const most = Math.min(ids.length - 1, this.#history.length);
-    while (shared < most && ids[shared] === this.#history[shared]) shared++;
-    if (shared === this.#history.length) return shared;
-    while (this.#checkpoints.length > 0 && this.#checkpoints.at(-1)!.position > shared) {
-      this.#state.drop(this.#checkpoints.pop()!);
-    }
-    const checkpoint = this.#checkpoints.at(-1);
+    const most = Math.min(ids.length - 1, this.#memory.line.history.length);
+    while (shared < most && ids[shared] === this.#memory.line.history[shared]) shared++;
+    if (shared === this.#memory.line.history.length) return shared;
+    const checkpoint = this.#memory.line.checkpoints.findLast((c) => c.position <= shared);
     if (!checkpoint) {
-      this.#forget();
+      this.#restart();
       return 0;
     }
+    this.#memory.cut(checkpoint.position);
     this.#state.restore(checkpoint);
-    this.#history.length = checkpoint.position;
     return checkpoint.position;
   }
 
@@ -290,16 +369,20 @@ export class Engine {
     while (this.#state.position < end) {
       if (run.stopped) return this.#state.position;
       const at = this.#state.position;
-      const piece = ids.slice(at, Math.min(end, at + this.#model.prefillTokens));
-      this.#model.prefill(piece, at);
-      this.#advance(piece);
+      const most = Math.min(end, at + this.#model.prefillTokens);
+      const piece = ids.slice(at, this.#memory.end(at, most));
+      await this.#memory.before(at, at + piece.length);
+      this.#memory.prefill(piece, at);
+      this.#advance(piece, 'chunk');
+      await this.#memory.rest();
       await this.#gpu.idle(); // so that a stop is heard between pieces, and no queue grows
+      await this.#serve();
     }
     await this.#checkpoint();
     return end;
   }
 
-  /** Tokens after `ids`, at most `count`. What the state took in is in `#history` whenever a token is handed over. */
+  /** Tokens after `ids`, at most `count`. What the state took in is in the history whenever a token is handed over. */
   async *#decode(ids: number[], count: number, sampling: Sampling): AsyncGenerator<Picked> {
     const onGpu =
       sampling.temperature === 0 && sampling.repetitionPenalty === 1 && sampling.candidates === 0;
@@ -314,16 +397,22 @@ export class Engine {
       const best = this.#model
         .decodeBest(this.#state.position++)
         .then((picked) => ({ ...picked, candidates: [] }));
+      this.#memory.took(1, this.#state.position, 'step');
       best.catch(() => {}); // awaited below; until then it must not count as unhandled
       return best;
     };
+    await this.#memory.before(this.#state.position, this.#state.position + 1);
     let next = step();
-    this.#history.push(last);
+    this.#memory.line.history.push(last);
     for (let made = 1; ; made++) {
-      if (made < count) await this.#reserve(this.#state.position + 1);
+      if (made < count) {
+        await this.#memory.rest();
+        await this.#reserve(this.#state.position + 1);
+        await this.#memory.before(this.#state.position, this.#state.position + 1);
+      }
       const ahead = made < count ? step() : null;
       const picked = await next;
-      if (ahead) this.#history.push(picked.id);
+      if (ahead) this.#memory.line.history.push(picked.id);
       yield picked;
       if (!ahead) return;
       next = ahead;
@@ -336,11 +425,17 @@ export class Engine {
     let token = ids.at(-1)!;
     for (let made = 0; made < count; made++) {
       await this.#reserve(this.#state.position + 1);
+      await this.#memory.before(this.#state.position, this.#state.position + 1);
       if (made > 0) this.#model.setToken(token);
       let candidates = await this.#model.decodeCandidates(this.#state.position);
-      this.#advance([token]);
+      this.#advance([token], 'step');
+      await this.#memory.rest();
       if (needsAllLogits(sampling, candidates)) {
-        candidates = wholeVocabulary(await this.#model.logits(1), this.#history, sampling);
+        candidates = wholeVocabulary(
+          await this.#model.logits(1),
+          this.#memory.line.history,
+          sampling,
+        );
       }
       const { raw, logSumExp } = candidates;
       const at = sampleFrom(candidates, sampling, this.#state.position);
@@ -361,26 +456,32 @@ export class Engine {
     return { id: picked.id, position, text, logprob: picked.logprob, candidates };
   }
 
-  #advance(ids: number[]): void {
-    this.#history.push(...ids);
-    this.#state.position = this.#history.length;
+  #advance(ids: number[], by: 'chunk' | 'step'): void {
+    const { history } = this.#memory.line;
+    history.push(...ids);
+    this.#state.position = history.length;
+    this.#memory.took(ids.length, history.length, by);
   }
 
   async #reserve(tokens: number): Promise<void> {
     const needed = this.#state.segmentsFor(tokens);
     if (needed <= this.#state.allocated) return;
     await this.#gpu.guard(`the context at ${tokens} tokens`, () => this.#state.reserve(tokens));
-    await this.#model.attach(this.#state, null);
+    await this.#memory.attach();
   }
 
   async #checkpoint(): Promise<void> {
-    if (this.#checkpoints.at(-1)?.position === this.#state.position || this.#state.position === 0)
+    if (
+      this.#memory.line.checkpoints.at(-1)?.position === this.#state.position ||
+      this.#state.position === 0
+    )
       return;
     const what = `a checkpoint of the memory (${megabytes(this.#gpu.bytes.recurrent)} so far)`;
-    this.#checkpoints.push(await this.#gpu.guard(what, () => this.#state.snapshot()));
-    const bytes = () => this.#checkpoints.reduce((sum, c) => sum + c.bytes, 0);
-    while (this.#checkpoints.length > 1 && bytes() > CHECKPOINT_BYTES) {
-      this.#state.drop(this.#checkpoints.shift()!);
+    this.#memory.line.checkpoints.push(await this.#gpu.guard(what, () => this.#state.snapshot()));
+    const { line, branches } = this.#memory;
+    const bytes = () => line.checkpoints.reduce((sum, c) => sum + c.bytes, 0);
+    while (line.checkpoints.length > 1 && bytes() > CHECKPOINT_BYTES) {
+      branches.dropCheckpoint(line.checkpoints[0]!);
     }
   }
 
@@ -388,7 +489,7 @@ export class Engine {
   async profile(phase: 'decode' | 'prefill', tokens: number, runs: number): Promise<KernelTime[]> {
     return this.#alone(async () => {
       const times = await this.#model.profile(phase, tokens, runs);
-      this.#forget();
+      this.#restart();
       return times;
     });
   }
@@ -403,11 +504,16 @@ export class Engine {
     this.#gpu.destroy();
   }
 
-  #forget(): void {
-    for (const checkpoint of this.#checkpoints) this.#state.drop(checkpoint);
-    this.#checkpoints = [];
-    this.#history = [];
+  /** The present branch begins anew. */
+  #restart(): void {
+    this.#memory.cut(0);
     this.#state.clear();
+  }
+
+  /** Nothing is left but one empty branch. */
+  async #forget(): Promise<void> {
+    this.#state.clear();
+    await this.#memory.clear();
   }
 }
 
@@ -431,4 +537,16 @@ function reportOf(c: ModelConfig, mode: 'chat' | 'raw', contextLimit: number): M
     contextLimit,
     contextTrained: c.contextTrained,
   };
+}
+
+/** Tokens that a conversation may hold: as the file states, as asked for, and as the cache has room for, in f16 if need be. */
+function contextFor(
+  config: ModelConfig,
+  { gpu, contextTokens }: EngineOptions,
+): { limit: number; numbers: CacheNumbers } {
+  const wanted = Math.min(config.contextTrained, contextTokens);
+  const bytes = CACHE_BYTES[gpu.report.software ? 'software' : 'gpu'];
+  const numbers = wanted * latentBytesPerToken(config, 4) > bytes ? 'f16' : 'f32';
+  const room = Math.floor(bytes / latentBytesPerToken(config, numbers === 'f16' ? 2 : 4));
+  return { limit: Math.min(wanted, room), numbers };
 }

@@ -1,22 +1,30 @@
 /** The engine's worker: EngineApi over Comlink. The engine itself is engine.ts, which runs in Node as well. */
-import { expose, proxy, releaseProxy, wrap } from 'comlink';
+import { expose, proxy, releaseProxy, transfer, wrap } from 'comlink';
 import { Engine } from './engine.ts';
 import type { ByteSource } from './gguf.ts';
 import { FULL, Gpu } from './gpu.ts';
 import {
+  type Answers,
+  type Branch,
   type DeviceReport,
   type EngineApi,
+  type Frame,
+  type Inquiry,
+  type Intervention,
+  type LayerLists,
   type Loaded,
   type LoadProgress,
+  type MemoryApi,
   PalimpsestError,
   type Prompt,
   type Sampling,
   type Stop,
   type Token,
+  type Watch,
   type WeightsApi,
 } from './protocol.ts';
 
-class Door implements EngineApi {
+class Door implements EngineApi, MemoryApi {
   #gpu: Gpu | null = null;
   #engine: Engine | null = null;
   #sayLost: (reason: string) => void = () => {};
@@ -70,11 +78,18 @@ class Door implements EngineApi {
     sampling: Sampling,
     onToken: (t: Token) => void | Promise<void>,
   ): Promise<Stop> {
-    // Tokens go another way than the answer's end or failure: that waits until the last of them has been taken.
+    return this.#handing(onToken, (hand) => this.#loaded().generate(prompt, sampling, hand));
+  }
+
+  /** Tokens go another way than the answer's end or failure: that waits until the last of them has been taken. */
+  async #handing(
+    onToken: (t: Token) => void | Promise<void>,
+    work: (hand: (t: Token) => void) => Promise<Stop>,
+  ): Promise<Stop> {
     let taken: Promise<unknown> = Promise.resolve();
     const hand = (token: Token) => void (taken = Promise.all([taken, onToken(token)]));
     try {
-      return await this.#loaded().generate(prompt, sampling, hand);
+      return await work(hand);
     } finally {
       await taken;
     }
@@ -92,6 +107,43 @@ class Door implements EngineApi {
     return Promise.resolve(this.#loaded().encode(prompt));
   }
 
+  // The memory laid open. Arrays are handed over, not copied: the engine keeps none of what it answers.
+
+  layers(): Promise<LayerLists> {
+    return Promise.resolve(this.#loaded().layers());
+  }
+
+  watch(watch: Watch | null, onFrame: (frame: Frame) => void): Promise<void> {
+    return this.#loaded().watch(watch, (frame) => onFrame(transfer(frame, buffersOf(frame))));
+  }
+
+  async inspect<K extends Inquiry['kind']>(
+    inquiry: Extract<Inquiry, { kind: K }>,
+  ): Promise<Answers[K]> {
+    const answer = await this.#loaded().inspect<K>(inquiry);
+    return transfer(answer, buffersOf(answer));
+  }
+
+  branches(): Promise<Branch[]> {
+    return Promise.resolve(this.#loaded().branches());
+  }
+
+  fork(position: number, token: number | null, interventions: Intervention[]): Promise<Branch> {
+    return this.#loaded().fork(position, token, interventions);
+  }
+
+  select(branch: number): Promise<void> {
+    return this.#loaded().select(branch);
+  }
+
+  proceed(sampling: Sampling, onToken: (t: Token) => void | Promise<void>): Promise<Stop> {
+    return this.#handing(onToken, (hand) => this.#loaded().proceed(sampling, hand));
+  }
+
+  compare(a: number, b: number): Promise<Float32Array> {
+    return this.#loaded().compare(a, b);
+  }
+
   lost(): Promise<string> {
     return this.#lost;
   }
@@ -100,6 +152,13 @@ class Door implements EngineApi {
     if (!this.#engine) throw new PalimpsestError('Refused', 'No model is loaded. Load one first.');
     return this.#engine;
   }
+}
+
+/** The buffers of all typed arrays in an answer or a frame. */
+function buffersOf(value: unknown): ArrayBuffer[] {
+  if (ArrayBuffer.isView(value)) return [value.buffer as ArrayBuffer];
+  if (typeof value !== 'object' || value === null) return [];
+  return [...new Set(Object.values(value).flatMap(buffersOf))];
 }
 
 expose(new Door());

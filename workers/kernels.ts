@@ -428,10 +428,9 @@ export const probeChoice = kernel('probe_choice', probeChoiceSource, {
   grid: (_, tokens) => [Math.ceil(tokens / 64), 1, 1],
 });
 
-/** slices are [RING, SLICES, 4 + 2 BEST] u32. */
 export const probeLogits = kernel('probe_logits', probeLogitsSource, {
-  binds: ['logits', 'slices'],
-  consts: ['VOCABULARY', 'SLICES', 'BEST', 'RING'],
+  binds: ['logits', 'records'],
+  consts: ['VOCABULARY', 'SLICES', 'BEST', 'RING', 'ROW', 'FIRST'],
   grid: (c, tokens) => [c.SLICES, tokens, 1],
 });
 

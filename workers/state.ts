@@ -4,6 +4,7 @@
  */
 import type { ModelConfig } from './config.ts';
 import type { Gpu, Tensor } from './gpu.ts';
+import { dequantize } from './quant.ts';
 
 /** What a KDA layer remembers. */
 export interface KdaState {
@@ -14,9 +15,13 @@ export interface KdaState {
   tails: Tensor;
 }
 
+/** How a latent cache holds its numbers: f16 halves it, at an error of some 1e-4 in the logits. */
+export type CacheNumbers = 'f32' | 'f16';
+
 /** What an MLA layer caches: rows of [latent, shared key], cut into segments of growing length. */
 export interface MlaState {
   kind: 'mla';
+  numbers: CacheNumbers;
   segments: Tensor[];
 }
 
@@ -29,6 +34,15 @@ export interface Segment {
 /** The recurrent part of a state after `position` tokens. */
 export interface Snapshot {
   readonly position: number;
+  readonly tensors: readonly Tensor[];
+  readonly bytes: number;
+}
+
+/** Cache rows of the tokens [first, first + count), put aside. */
+export interface Rows {
+  readonly first: number;
+  readonly count: number;
+  /** One per MLA layer: [count, latent + shared key]. */
   readonly tensors: readonly Tensor[];
   readonly bytes: number;
 }
@@ -61,17 +75,17 @@ export class State {
   /** All segments that the context limit allows; the first `allocated` have buffers. */
   readonly segments: readonly Segment[];
   readonly #gpu: Gpu;
-  readonly #rowFloats: number;
+  readonly #rowWords: number;
 
-  constructor(gpu: Gpu, config: ModelConfig, contextLimit: number) {
+  constructor(gpu: Gpu, config: ModelConfig, contextLimit: number, numbers: CacheNumbers) {
     this.#gpu = gpu;
-    this.#rowFloats = config.mla.latent + config.mla.sharedKey;
-    this.segments = segmentsFor(contextLimit, 4 * this.#rowFloats, gpu.report.maxBindingBytes);
+    this.#rowWords = (config.mla.latent + config.mla.sharedKey) / (numbers === 'f16' ? 2 : 1);
+    this.segments = segmentsFor(contextLimit, 4 * this.#rowWords, gpu.report.maxBindingBytes);
     const { heads: H } = config;
     const { keys: K, values: V, taps } = config.kda;
     this.layers = config.layers.map((layer, i): KdaState | MlaState =>
       layer.kind === 'mla'
-        ? { kind: 'mla', segments: [] }
+        ? { kind: 'mla', numbers, segments: [] }
         : {
             kind: 'kda',
             memory: gpu.tensor('recurrent', `layer ${i} memory`, [H, K, V]),
@@ -101,7 +115,7 @@ export class State {
     for (let s = this.allocated; s < this.segmentsFor(tokens); s++) {
       this.layers.forEach((layer, i) => {
         if (layer.kind !== 'mla') return;
-        const shape = [this.segments[s]!.rows, this.#rowFloats];
+        const shape = [this.segments[s]!.rows, this.#rowWords];
         layer.segments.push(this.#gpu.tensor('latent', `layer ${i} latents ${s}`, shape));
       });
     }
@@ -132,9 +146,68 @@ export class State {
     this.position = snapshot.position;
   }
 
-  /** Free a snapshot. */
-  drop(snapshot: Snapshot): void {
-    for (const tensor of snapshot.tensors) this.#gpu.release(tensor);
+  /** Put cache rows [first, end) aside as they are after all submitted work. Release them with `drop`. */
+  keepRows(first: number, end: number): Rows {
+    const count = end - first;
+    const tensors = this.#caches().map((segments, i) => {
+      const to = this.#gpu.tensor('latent', `rows ${i} from ${first}`, [count, this.#rowWords]);
+      this.#eachStretch(first, count, (s, row, at, rows) => {
+        const n = this.#rowWords;
+        this.#gpu.copy(segments[s]!, row * n, to, at * n, rows * n);
+      });
+      return to;
+    });
+    return { first, count, tensors, bytes: tensors.reduce((sum, t) => sum + t.bytes, 0) };
+  }
+
+  /** Put rows back where they were. Their segments must be there. */
+  putRows({ first, count, tensors }: Rows): void {
+    this.#caches().forEach((segments, i) =>
+      this.#eachStretch(first, count, (s, row, at, rows) => {
+        const n = this.#rowWords;
+        this.#gpu.copy(tensors[i]!, at * n, segments[s]!, row * n, rows * n);
+      }),
+    );
+  }
+
+  /** Cache rows [0, end) of an MLA layer, [end, latent + shared key], read back. */
+  async readRows(layer: number, end: number): Promise<Float32Array> {
+    const cache = this.layers[layer];
+    if (cache?.kind !== 'mla') throw new Error(`layer ${layer} has no latent cache`);
+    const n = this.#rowWords;
+    const all = new Uint32Array(end * n);
+    const reads: Promise<void>[] = [];
+    this.#eachStretch(0, end, (s, row, at, rows) => {
+      const read = this.#gpu.read(cache.segments[s]!, row * n, rows * n);
+      reads.push(read.then((bytes) => all.set(new Uint32Array(bytes), at * n)));
+    });
+    await Promise.all(reads);
+    const bytes = new Uint8Array(all.buffer);
+    return cache.numbers === 'f32'
+      ? new Float32Array(all.buffer)
+      : dequantize('F16', bytes, bytes.length / 2);
+  }
+
+  /** Free a snapshot, or rows. */
+  drop(kept: { readonly tensors: readonly Tensor[] }): void {
+    for (const tensor of kept.tensors) this.#gpu.release(tensor);
+  }
+
+  #caches(): Tensor[][] {
+    return this.layers.flatMap((l) => (l.kind === 'mla' ? [l.segments] : []));
+  }
+
+  /** The parts of [first, first + count) by segment: its index, the row in it, the row in the stretch, how many. */
+  #eachStretch(
+    first: number,
+    count: number,
+    visit: (segment: number, row: number, at: number, rows: number) => void,
+  ): void {
+    this.segments.forEach((segment, s) => {
+      const from = Math.max(first, segment.first);
+      const rows = Math.min(first + count, segment.first + segment.rows) - from;
+      if (rows > 0) visit(s, from - segment.first, from - first, rows);
+    });
   }
 
   #recurrent(): Tensor[] {

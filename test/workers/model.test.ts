@@ -8,7 +8,7 @@ import { openGguf } from '../../workers/gguf.ts';
 import type { Copy, Gpu, Tensor } from '../../workers/gpu.ts';
 import { Model, type Site } from '../../workers/model.ts';
 import type { Tuning } from '../../workers/plan.ts';
-import { State } from '../../workers/state.ts';
+import { type CacheNumbers, State } from '../../workers/state.ts';
 import { openTestGpu } from '../gpu.ts';
 import { fixture, loadGolden } from '../reference/golden.ts';
 import { modelSources } from '../../tools/nodeEngine.ts';
@@ -23,12 +23,12 @@ interface Opened {
   state: State;
 }
 
-async function open(file: string, tuning: Tuning): Promise<Opened> {
+async function open(file: string, tuning: Tuning, numbers: CacheNumbers): Promise<Opened> {
   const gpu = await openTestGpu();
   const gguf = await openGguf(modelSources(fixture(file)));
   const config = modelConfig(gguf);
   const model = await Model.load(gpu, gguf, config, tuning, () => {});
-  const state = new State(gpu, config, 256);
+  const state = new State(gpu, config, 256, numbers);
   state.reserve(T);
   await model.attach(state, null);
   return { gpu, config, model, state };
@@ -43,7 +43,7 @@ describe.each<[string, Tuning]>([
   const golden = loadGolden(`tiny-${encoding}`);
   const exact = golden.array('logits').values;
   let opened: Opened;
-  beforeAll(async () => (opened = await open(`tiny-${encoding}.gguf`, tuning)));
+  beforeAll(async () => (opened = await open(`tiny-${encoding}.gguf`, tuning, 'f32')));
   afterAll(() => opened.gpu.destroy());
 
   /** Logits of all tokens, taken in by pieces of these lengths; a piece of 1 goes through the decode step. */
@@ -141,4 +141,19 @@ describe.each<[string, Tuning]>([
     await check('final', config.layers.length, 'final');
     await model.attach(state, null);
   });
+});
+
+test('a latent cache in f16 moves the logits by no more than its rounding', async () => {
+  const { gpu, config, model, state } = await open('tiny-q8_0.gguf', 'gpu', 'f16');
+  const exact = loadGolden('tiny-q8_0').array('logits').values;
+  const shape = [T, config.vocabulary];
+  const all = new Float32Array(T * config.vocabulary);
+  for (let at = 0; at < T; at += 64) {
+    all.set(await model.score(tokens.slice(at, at + 64), at), at * config.vocabulary);
+  }
+  expect(all).toAgreeWith(exact, { rms: 5e-4, shape, what: 'logits by chunks' });
+  const rows = await state.readRows(2, T);
+  const { values } = loadGolden('tiny-q8_0').array('layer2.latent');
+  expect(rows).toAgreeWith(values, { rms: 1e-3, what: 'rows read back' });
+  gpu.destroy();
 });

@@ -1,0 +1,206 @@
+/**
+ * Interventions of one branch, made ready on the GPU: small tables that change how heads forget and write, applied between
+ * the gates and the recurrence; and events that change a memory once, before a token is taken in.
+ */
+import type { ModelConfig } from './config.ts';
+import type { Call, Gpu, Tensor } from './gpu.ts';
+import * as K from './kernels.ts';
+import type { Tap } from './model.ts';
+import { type Intervention, PalimpsestError } from './protocol.ts';
+import type { KdaState, State } from './state.ts';
+
+/** What some interventions need from elsewhere, gathered when the branch is made. */
+export interface Sources {
+  /** The keys [H, K] that a token had in a layer. */
+  key(layer: number, token: number): Promise<Float32Array>;
+  /** The memory [H, K, V] in which another branch ends. The caller keeps it. */
+  memory(layer: number, branch: number): Tensor;
+}
+
+interface Event {
+  position: number;
+  apply: () => void;
+}
+
+/** The interventions of one branch. */
+export class Changes {
+  readonly #config: ModelConfig;
+  readonly #tensors: Tensor[];
+  /** Tables [H] of (factor, strength, from, 0), by layer, in the order they were asked for. */
+  readonly #tables: ReadonlyMap<number, readonly Tensor[]>;
+  readonly #events: readonly Event[];
+  readonly #gpu: Gpu;
+  /** Those of the branch that this one was made from, which hold here too. */
+  readonly #base: Changes | null;
+
+  private constructor(
+    gpu: Gpu,
+    config: ModelConfig,
+    base: Changes | null,
+    tensors: Tensor[],
+    tables: Map<number, Tensor[]>,
+    events: Event[],
+  ) {
+    this.#gpu = gpu;
+    this.#config = config;
+    this.#base = base;
+    this.#tensors = tensors;
+    this.#tables = tables;
+    this.#events = events;
+  }
+
+  /** Make interventions ready on a state's memories, beside those of `base`. Fails: Refused where one names what is not there. */
+  static async prepare(
+    gpu: Gpu,
+    config: ModelConfig,
+    state: State,
+    base: Changes | null,
+    interventions: readonly Intervention[],
+    sources: Sources,
+  ): Promise<Changes | null> {
+    if (interventions.length === 0) return base;
+    for (const intervention of interventions) checkPlace(intervention, config);
+    const { heads: H } = config;
+    const { keys, values: V } = config.kda;
+    const tensors: Tensor[] = [];
+    const tables = new Map<number, Tensor[]>();
+    const events: Event[] = [];
+    const own = (name: string, shape: number[], values: Float32Array | Uint32Array) => {
+      const tensor = gpu.upload('scratch', name, shape, values);
+      tensors.push(tensor);
+      return tensor;
+    };
+    for (const intervention of interventions) {
+      const { kind, heads, layers, from } = intervention;
+      for (const layer of layers) {
+        const memory = (state.layers[layer] as KdaState).memory;
+        const replace = (source: Tensor) => {
+          const head = keys * V;
+          const apply = () => heads.forEach((h) => gpu.copy(source, h * head, memory, h * head, head));
+          events.push({ position: from, apply });
+        };
+        switch (kind) {
+          case 'hold':
+          case 'deaf':
+          case 'forgetting': {
+            const factor = kind === 'hold' ? 0 : kind === 'deaf' ? 1 : intervention.factor;
+            const strength = kind === 'forgetting' ? 1 : 0;
+            const change = changeTable(H, heads, factor, strength, from);
+            const table = own(`${kind} in layer ${layer}`, [H, 4], change);
+            tables.set(layer, [...(tables.get(layer) ?? []), table]);
+            break;
+          }
+          case 'zero':
+            replace(own('an empty memory', [H, keys, V], new Float32Array(H * keys * V)));
+            break;
+          case 'swap': {
+            const copy = gpu.tensor('scratch', `memory of branch ${intervention.branch}`, [H, keys, V]);
+            tensors.push(copy);
+            gpu.copy(sources.memory(layer, intervention.branch), 0, copy, 0, H * keys * V);
+            replace(copy);
+            break;
+          }
+          case 'forget': {
+            const key = await sources.key(layer, intervention.token);
+            const call = await forgetStep(gpu, config, memory, key, heads, own);
+            events.push({ position: from, apply: () => gpu.submit(gpu.record([call], 1)) });
+            break;
+          }
+        }
+      }
+    }
+    return new Changes(gpu, config, base, tensors, tables, events);
+  }
+
+  /** Applies the tables, where the plan has their layers' gates. */
+  get tap(): Tap {
+    const { heads: H } = this.#config;
+    const base = this.#base?.tap;
+    let g: Tensor;
+    return (site, layer, tensor, plan) => {
+      base?.(site, layer, tensor, plan);
+      if (site === 'g') g = tensor;
+      if (site !== 'beta') return;
+      for (const change of this.#tables.get(layer) ?? []) {
+        const consts = { H, K: this.#config.kda.keys };
+        plan.run(K.intervene, consts, { change, g, beta: tensor }, [K.step]);
+      }
+    };
+  }
+
+  /** Change memories as is due before the token at `position` is taken in. */
+  apply(position: number): void {
+    this.#base?.apply(position);
+    for (const event of this.#events) if (event.position === position) event.apply();
+  }
+
+  /** Where a call that begins at `from` and may reach `to` must end, so that no event falls into it. */
+  end(from: number, to: number): number {
+    const due = this.#events.filter(({ position }) => position > from && position < to);
+    return due.reduce(
+      (end, { position }) => Math.min(end, position),
+      this.#base?.end(from, to) ?? to,
+    );
+  }
+
+  /** Free what these hold; the base stays. */
+  destroy(): void {
+    for (const tensor of this.#tensors) this.#gpu.release(tensor);
+  }
+}
+
+function changeTable(H: number, heads: number[], factor: number, strength: number, from: number): Float32Array {
+  const table = new ArrayBuffer(16 * H);
+  const [floats, words] = [new Float32Array(table), new Uint32Array(table)];
+  for (let h = 0; h < H; h++) {
+    floats[4 * h] = heads.includes(h) ? factor : 1;
+    floats[4 * h + 1] = heads.includes(h) ? strength : 1;
+    words[4 * h + 2] = from;
+  }
+  return floats;
+}
+
+/** One step of the recurrence with this key, value 0, write strength 1 and no decay: what is under the key goes. */
+async function forgetStep(
+  gpu: Gpu,
+  config: ModelConfig,
+  S: Tensor,
+  key: Float32Array,
+  heads: number[],
+  own: (name: string, shape: number[], values: Float32Array | Uint32Array) => Tensor,
+): Promise<Call> {
+  const { heads: H } = config;
+  const { keys, values: V } = config.kda;
+  const mixed = new Float32Array(H * (2 * keys + V));
+  mixed.set(key, H * keys);
+  const strengths = Float32Array.from({ length: H }, (_, h) => (heads.includes(h) ? 1 : 0));
+  const PARTS = gpu.report.software ? 1 : 8;
+  const program = gpu.program(K.kdaStep, [K.step], { H, K: keys, V, PARTS });
+  await gpu.ready();
+  return gpu.bind(program, {
+    mixed: own('the key to forget', [mixed.length], mixed),
+    g: own('no decay', [H, keys], new Float32Array(H * keys)),
+    beta: own('heads that forget', [H], strengths),
+    S,
+    o: own('what is read', [H, V], new Float32Array(H * V)),
+    step: own('one token', [4], Uint32Array.of(1, 0, 0, 0)),
+  });
+}
+
+function checkPlace(intervention: Intervention, config: ModelConfig): void {
+  const refuse = (what: string) => {
+    throw new PalimpsestError('Refused', `Intervention "${intervention.kind}": ${what}`);
+  };
+  const { layers, heads, from } = intervention;
+  const wrongLayer = layers.find((l) => config.layers[l]?.kind !== 'kda');
+  if (wrongLayer !== undefined) refuse(`layer ${wrongLayer} has no recurrent memory. Choose KDA layers.`);
+  const wrongHead = heads.find((h) => !Number.isInteger(h) || h < 0 || h >= config.heads);
+  if (wrongHead !== undefined) refuse(`there is no head ${wrongHead}; heads go from 0 to ${config.heads - 1}.`);
+  if (!Number.isInteger(from) || from < 0) refuse(`${from} is no position. Count tokens from 0.`);
+  if (intervention.kind === 'forgetting' && !(intervention.factor >= 0 && intervention.factor <= 1e6)) {
+    refuse(`a factor of ${intervention.factor} makes no sense. Choose 0 (never forgets) or more; 1 changes nothing.`);
+  }
+  if (intervention.kind === 'forget' && !(intervention.token >= 0 && intervention.token < from)) {
+    refuse(`token ${intervention.token} is not before token ${from}. Choose an earlier one.`);
+  }
+}

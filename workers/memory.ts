@@ -1,0 +1,563 @@
+/**
+ * The memory laid open: recordings, questions about any token, branches and interventions (MemoryApi). The engine tells it
+ * of every call that takes tokens in; while no one watches that is all it does.
+ */
+import { asBranch, Branches, type Line } from './branches.ts';
+import type { ModelConfig } from './config.ts';
+import type { Gpu, Tensor } from './gpu.ts';
+import { Changes } from './interventions.ts';
+import * as K from './kernels.ts';
+import * as M from './measures.ts';
+import type { Model, Plans, Tap } from './model.ts';
+import { type History, distances } from './probe.ts';
+import {
+  type Answers,
+  type Branch,
+  type Frame,
+  type Inquiry,
+  type Intervention,
+  type LayerLists,
+  PalimpsestError,
+  type Watch,
+} from './protocol.ts';
+import { Recording } from './recording.ts';
+import { Replay, taps } from './replay.ts';
+import type { KdaState, State } from './state.ts';
+
+/** What the memory is laid open of. */
+export interface Laid {
+  gpu: Gpu;
+  config: ModelConfig;
+  model: Model;
+  state: State;
+  /** The text of one token. */
+  piece: (id: number) => string;
+}
+
+export class Memory {
+  readonly branches: Branches;
+  readonly #gpu: Gpu;
+  readonly #config: ModelConfig;
+  readonly #model: Model;
+  readonly #state: State;
+  readonly #piece: (id: number) => string;
+  readonly #replay: Replay;
+  #recording: Recording | null = null;
+  #present!: Plans;
+  #looksIn = false;
+
+  private constructor({ gpu, config, model, state, piece }: Laid) {
+    this.#gpu = gpu;
+    this.#config = config;
+    this.#model = model;
+    this.#state = state;
+    this.#piece = piece;
+    this.branches = new Branches(gpu, state);
+    this.#replay = new Replay(gpu, config, model, state, this.branches);
+  }
+
+  static async open(laid: Laid): Promise<Memory> {
+    const memory = new Memory(laid);
+    await memory.attach();
+    return memory;
+  }
+
+  /** The present branch. */
+  get line(): Line {
+    return this.branches.present;
+  }
+
+  // -------------------------------------------------------------------------------- while tokens are taken in
+
+  /** Bind the plans to the buffers, probes and interventions there are. */
+  async attach(): Promise<void> {
+    const recording = this.#recording;
+    const tap = taps(
+      this.line.changes?.tap ?? null,
+      recording && recording.probe.recordTap(recording.history),
+    );
+    this.#replay.stale();
+    this.#looksIn = tap !== null;
+    this.#present = await this.#model.plan(this.#state, tap);
+    this.#model.use(this.#present);
+  }
+
+  /** Where a prefill call from `at` must end at the latest. */
+  end(at: number, most: number): number {
+    const end = this.#recording ? Math.min(most, at + this.#model.scoreTokens) : most;
+    return this.line.changes?.end(at, end) ?? end;
+  }
+
+  /** Before a call that takes in tokens [at, end). */
+  async before(at: number, end: number): Promise<void> {
+    if (this.#recording) {
+      if (this.#recording.reserve(end)) await this.attach();
+      await this.#recording.room(end);
+    }
+    this.line.changes?.apply(at);
+  }
+
+  /** Take in a piece of a prompt. */
+  prefill(ids: readonly number[], at: number): void {
+    if (this.#recording) this.#model.study(ids, at);
+    else this.#model.prefill(ids, at);
+  }
+
+  /** A call that took in `tokens`, up to `end`, is submitted. */
+  took(tokens: number, end: number, by: 'chunk' | 'step'): void {
+    this.line.path.add(tokens, by === 'step' && !this.#looksIn ? 'few' : by);
+    this.#recording?.took(end);
+  }
+
+  /** Between two calls, the history being up to date: a place for a snapshot. */
+  async rest(): Promise<void> {
+    if (this.#recording && this.line.path.mayRest(this.#state.position)) await this.#recording.keep();
+  }
+
+  /** The present branch goes back to its first `position` tokens. */
+  cut(position: number): void {
+    this.branches.cut(position);
+    this.#recording?.forget(position);
+  }
+
+  /** Everything is forgotten: one fresh branch is left. */
+  async clear(): Promise<void> {
+    const changed = this.line.changes !== null;
+    this.branches.clear();
+    this.#recording?.forget(0);
+    this.#replay.stale();
+    if (changed) await this.attach();
+  }
+
+  /** Resolves when everything so far is told to the watcher. */
+  async settled(): Promise<void> {
+    await this.#recording?.settled();
+  }
+
+  // ------------------------------------------------------------------------------------------------- watching
+
+  layers(): LayerLists {
+    const of = (wanted: (l: ModelConfig['layers'][number]) => boolean) =>
+      this.#config.layers.flatMap((l, i) => (wanted(l) ? [i] : []));
+    return {
+      kda: of((l) => l.kind === 'kda'),
+      mla: of((l) => l.kind === 'mla'),
+      moe: of((l) => l.ffn === 'moe'),
+    };
+  }
+
+  /** See MemoryApi.watch. Call where no token is under way. */
+  async watch(watch: Watch | null, onFrame: (frame: Frame) => unknown): Promise<void> {
+    if (watch) this.#checkHead(watch.layer, watch.head);
+    if (!watch || !this.#recording) {
+      await this.#recording?.end();
+      this.#recording = null;
+    }
+    if (!watch) return this.attach();
+    if (this.#recording) this.#recording.follow(watch, onFrame);
+    else {
+      const { gpu, config, state, branches, piece } = this.#parts();
+      this.#recording = new Recording({ gpu, config, state, branches, piece }, watch, onFrame);
+    }
+    await this.#catchUp();
+  }
+
+  /** Record what the present branch has taken in and the recording has not. */
+  async #catchUp(): Promise<void> {
+    const recording = this.#recording!;
+    const { length } = this.line.history;
+    recording.reserve(length);
+    await this.attach();
+    const from = recording.complete;
+    if (from >= length) return recording.resume(length);
+    await recording.pause();
+    await this.#replay.away(this.#present, async () => {
+      let begun = false;
+      const visit = {
+        plans: this.#present,
+        before: async (end: number) => {
+          if (!begun) recording.rewindTo(this.#state.position);
+          begun = true;
+          await recording.room(end);
+        },
+        after: async (end: number) => {
+          recording.took(end);
+          if (this.line.path.mayRest(end)) await recording.keep();
+        },
+      };
+      await this.#replay.goTo(length, visit, from);
+      await recording.pause(); // until the ring is read
+    });
+    recording.resume(length);
+  }
+
+  // -------------------------------------------------------------------------------------------------- inquiries
+
+  /** See MemoryApi.inspect. Call where no token is under way. */
+  async inspect<Kind extends Inquiry['kind']>(
+    inquiry: Extract<Inquiry, { kind: Kind }>,
+  ): Promise<Answers[Kind]> {
+    const recording = this.#recording;
+    if (!recording) {
+      throw new PalimpsestError('Refused', 'Nothing is recorded. Begin to watch first.');
+    }
+    const asked: Inquiry = inquiry;
+    this.#checkPosition(asked.kind === 'gates' ? asked.to - 1 : asked.position);
+    await recording.pause();
+    try {
+      const answer = await this.#replay.away(this.#present, () => this.#answer(recording, asked));
+      return answer as Answers[Kind];
+    } finally {
+      recording.resume(this.#state.position);
+    }
+  }
+
+  async #answer(recording: Recording, asked: Inquiry): Promise<Answers[Inquiry['kind']]> {
+    switch (asked.kind) {
+      case 'gates':
+        return this.#gates(recording, asked);
+      case 'memory':
+        return this.#memory(recording, asked);
+      case 'thumbnails': {
+        await this.#replay.goTo(asked.position + 1);
+        const look = await recording.probe.thumbnails();
+        return { cells: await look() };
+      }
+      case 'recall':
+        return this.#recall(recording, asked);
+      case 'reach':
+        return this.#reach(recording, asked);
+      case 'router':
+        return this.#router(recording, asked);
+      case 'lens':
+        return this.#lens(recording, asked.position);
+    }
+  }
+
+  async #gates(
+    recording: Recording,
+    { layer, from, to }: Extract<Inquiry, { kind: 'gates' }>,
+  ): Promise<Answers['gates']> {
+    this.#checkHead(layer, 0);
+    if (!(from >= 0 && from < to)) {
+      throw new PalimpsestError('Refused', `There are no tokens from ${from} to ${to}. Ask for at least one.`);
+    }
+    const { H, K } = recording.probe.sizes;
+    const { values, words } = await (await this.#historyUpTo(recording, layer, to)).read(from, to);
+    const halfLife = new Float32Array((to - from) * H * K);
+    const first = M.places(recording.probe.sizes, 0).g;
+    for (let i = 0; i < halfLife.length; i++) {
+      const t = Math.floor(i / (H * K));
+      halfLife[i] = M.halfLife(values[t * words + first + (i % (H * K))]!);
+    }
+    return { halfLife, tokens: to - from };
+  }
+
+  async #memory(
+    recording: Recording,
+    { layer, head, position }: Extract<Inquiry, { kind: 'memory' }>,
+  ): Promise<Answers['memory']> {
+    this.#checkHead(layer, head);
+    await this.#replay.goTo(position);
+    const before = await recording.probe.memory(layer, head);
+    await this.#replay.goTo(position + 1);
+    const cells = await recording.probe.memory(layer, head);
+    const { K, V } = recording.probe.sizes;
+    const singular = M.singularValues(cells, K, V);
+    return {
+      cells,
+      change: cells.map((value, i) => value - before[i]!),
+      energy: M.norm(cells),
+      effectiveRank: M.effectiveRank(singular),
+      singularValues: Float32Array.from(singular),
+    };
+  }
+
+  async #recall(
+    recording: Recording,
+    { layer, head, position }: Extract<Inquiry, { kind: 'recall' }>,
+  ): Promise<Answers['recall']> {
+    this.#checkHead(layer, head);
+    const tokens = position + 1;
+    const { probe } = recording;
+    const history = await this.#historyUpTo(recording, layer, tokens);
+    await this.#replay.goTo(tokens);
+    const look = await probe.recall(history);
+    const all = await look(tokens);
+    const left = M.ink(probe.sizes, await history.read(0, tokens));
+    const { by, loss } = await probe.overwrites(history, tokens, head);
+    const { H } = probe.sizes;
+    const one = (values: Float32Array) =>
+      head === 'median' ? M.medians(values, H) : M.column(values, H, head);
+    return { recall: one(all), ink: one(left), overwrittenBy: by, loss };
+  }
+
+  async #reach(
+    recording: Recording,
+    { layer, head, position }: Extract<Inquiry, { kind: 'reach' }>,
+  ): Promise<Answers['reach']> {
+    const tokens = position + 1;
+    if (this.#config.layers[layer]?.kind === 'mla') return this.#attention(recording, layer, head, tokens);
+    this.#checkHead(layer, head);
+    const history = await this.#historyUpTo(recording, layer, tokens);
+    return { weights: M.reach(recording.probe.sizes, await history.read(0, tokens), head) };
+  }
+
+  /** The softmax row of an MLA layer, from its query in the latent's terms and the cache. */
+  async #attention(recording: Recording, layer: number, head: number, tokens: number): Promise<Answers['reach']> {
+    const { ownKey, sharedKey, query, latent } = this.#config.mla;
+    this.#checkHeadNumber(head);
+    const sight = await this.#lookAt(recording, tokens);
+    const [queries, latents, rows] = await Promise.all([
+      sight.read('query', layer),
+      sight.read('latentQuery', layer),
+      this.#state.readRows(layer, tokens),
+    ]);
+    const row = new Float64Array(latent + sharedKey);
+    row.set(new Float32Array(latents).subarray(head * latent, (head + 1) * latent));
+    const first = head * query + ownKey;
+    row.set(new Float32Array(queries).subarray(first, first + sharedKey), latent);
+    return { weights: M.attention(row, rows, query ** -0.5) };
+  }
+
+  async #router(
+    recording: Recording,
+    { layer, position }: Extract<Inquiry, { kind: 'router' }>,
+  ): Promise<Answers['router']> {
+    if (this.#config.layers[layer]?.ffn !== 'moe') {
+      throw new PalimpsestError('Refused', `Layer ${layer} has no experts. Choose one that has.`);
+    }
+    const sight = await this.#lookAt(recording, position + 1);
+    const [scores, bias, chosen, weights] = await Promise.all([
+      sight.read('scores', layer),
+      sight.read('bias', layer),
+      sight.read('ids', layer),
+      sight.read('routed', layer),
+    ]);
+    return {
+      scores: new Float32Array(scores).map((s) => 1 / (1 + Math.exp(-s))),
+      bias: new Float32Array(bias),
+      chosen: new Uint32Array(chosen),
+      weights: new Float32Array(weights),
+    };
+  }
+
+  async #lens(recording: Recording, position: number): Promise<Answers['lens']> {
+    const { stream } = await this.#lookAt(recording, position + 1);
+    const layers: Answers['lens']['layers'] = [];
+    const rows = this.#config.layers.length;
+    const outlooks = await recording.probe.outlooks(await this.#model.project(stream, rows), rows);
+    for (const best of outlooks) {
+      const three = best.slice(0, 3);
+      layers.push(
+        three.map(({ id, logprob }) => ({ id, text: this.#piece(id), probability: Math.exp(logprob) })),
+      );
+    }
+    return { layers };
+  }
+
+  async #lookAt(recording: Recording, tokens: number) {
+    const tap = taps(this.line.changes?.tap ?? null, recording.probe.sightTap());
+    const plans = await this.#model.plan(this.#state, tap);
+    await this.#replay.goLookAt(tokens, plans);
+    return recording.probe.sight();
+  }
+
+  /** A layer's history of the first `tokens`; what is missing comes by replay. */
+  async #historyUpTo(recording: Recording, layer: number, tokens: number): Promise<History> {
+    const history = recording.historyOf(layer);
+    history.reserve(tokens);
+    if (history.upTo >= tokens) return history;
+    const tap = taps(this.line.changes?.tap ?? null, recording.probe.historyTap(history));
+    const visit = {
+      plans: await this.#model.plan(this.#state, tap),
+      before: () => {},
+      after: (end: number) => void (history.upTo = Math.max(history.upTo, end)),
+    };
+    await this.#replay.goTo(tokens, visit, history.upTo);
+    return history;
+  }
+
+  // --------------------------------------------------------------------------------------------------- branches
+
+  /** See MemoryApi.fork. Call where no token is under way. */
+  async fork(position: number, token: number | null, interventions: Intervention[]): Promise<Branch> {
+    const parent = this.line;
+    const ids = [...parent.history, ...parent.said];
+    if (!Number.isInteger(position) || position < 1 || position >= ids.length) {
+      throw new PalimpsestError(
+        'Refused',
+        `No branch can begin at token ${position}: this one has tokens 0 to ${ids.length - 1}, and the first is shared.`,
+      );
+    }
+    const next = token ?? ids[position]!;
+    if (!Number.isInteger(next) || next < 0 || next >= this.#config.vocabulary) {
+      throw new PalimpsestError('Refused', `${next} is no token id: they go from 0 to ${this.#config.vocabulary - 1}.`);
+    }
+    const at = Math.min(position, parent.history.length);
+    const all = [...parent.interventions, ...interventions];
+    const changes = await this.#prepare(interventions);
+    const unchanged = Math.min(at, ...interventions.map(({ from }) => from));
+    await this.#recording?.pause();
+    const line = await this.branches.fork(at, next, unchanged, all, changes);
+    line.said = [...ids.slice(at, position), next];
+    this.#recording?.forget(unchanged);
+    await this.#recut(line, unchanged);
+    await this.attach();
+    await this.#replay.goTo(at, null, unchanged);
+    await this.#afterSwitch();
+    return asBranch(line);
+  }
+
+  /** Events that a branch has where its parent had none end a call; so does where they begin in a replayed path. */
+  #recut(line: Line, unchanged: number): void {
+    const path = line.path.copy();
+    const { end } = path;
+    line.path.cut(unchanged);
+    for (const call of path.calls(line.path.end, end)) {
+      for (let at = call.position; at < call.position + call.tokens; ) {
+        const last = call.position + call.tokens;
+        const to = call.route === 'chunk' ? (line.changes?.end(at, last) ?? last) : last;
+        line.path.add(to - at, call.route === 'few' && line.changes ? 'step' : call.route);
+        at = to;
+      }
+    }
+  }
+
+  async #prepare(interventions: readonly Intervention[]): Promise<Changes | null> {
+    const { line } = this;
+    for (const i of interventions) {
+      if (i.kind === 'swap') this.branches.line(i.branch);
+      if (i.kind === 'forget' && i.token >= line.history.length) this.#checkPosition(i.token);
+    }
+    return Changes.prepare(this.#gpu, this.#config, this.#state, line.changes, interventions, {
+      key: (layer, token) => this.#keyOf(layer, token),
+      memory: (layer, branch) => this.#memoryOf(this.branches.line(branch), layer),
+    });
+  }
+
+  /** The keys [H, K] of a token of the present branch. */
+  async #keyOf(layer: number, token: number): Promise<Float32Array> {
+    const { heads: H } = this.#config;
+    const { keys } = this.#config.kda;
+    const row = this.#gpu.tensor('scratch', 'a row of q, k and v', [H * (2 * keys + this.#config.kda.values)]);
+    try {
+      return await this.#replay.away(this.#present, async () => {
+        const plans = await this.#model.plan(this.#state, taps(this.line.changes?.tap ?? null, keyTap(layer, row)));
+        await this.#replay.goLookAt(token + 1, plans);
+        return new Float32Array(await this.#gpu.read(row, H * keys, H * keys));
+      });
+    } finally {
+      this.#gpu.release(row);
+    }
+  }
+
+  #memoryOf(line: Line, layer: number) {
+    if (!line.aside) return (this.#state.layers[layer] as KdaState).memory;
+    const before = this.#config.layers.slice(0, layer).filter((l) => l.kind === 'kda').length;
+    return line.aside.end.tensors[2 * before]!; // memory and tails of each KDA layer in turn
+  }
+
+  /** See MemoryApi.select. Call where no token is under way. */
+  async select(branch: number): Promise<void> {
+    const line = this.branches.line(branch);
+    if (line === this.line) return;
+    const shared = sharedTokens(this.line, line);
+    await this.#recording?.pause();
+    await this.branches.select(line);
+    this.#recording?.forget(shared);
+    await this.attach();
+    await this.#afterSwitch();
+  }
+
+  async #afterSwitch(): Promise<void> {
+    if (this.#recording) await this.#catchUp();
+  }
+
+  /** Make sure that a token is left to take in, so that the present branch can go on. */
+  async readyToProceed(): Promise<number[]> {
+    const { line } = this;
+    if (line.history.length === 0 && line.said.length === 0) {
+      throw new PalimpsestError('Refused', 'This branch is empty: there is nothing to go on from. Write something first.');
+    }
+    if (line.said.length === 0) {
+      const last = line.history.at(-1)!;
+      const at = line.history.length - 1;
+      await this.#recording?.pause();
+      await this.#replay.goTo(at);
+      this.#model.use(this.#present);
+      this.branches.cut(at);
+      line.said = [last];
+      this.#recording?.forget(at);
+      this.#recording?.resume(at);
+    }
+    return [...line.history, ...line.said];
+  }
+
+  /** See MemoryApi.compare. */
+  async compare(a: number, b: number): Promise<Float32Array> {
+    const [one, other] = [this.branches.line(a), this.branches.line(b)];
+    const { heads: H } = this.#config;
+    const sizes = { H, K: this.#config.kda.keys, V: this.#config.kda.values };
+    const { kda } = this.layers();
+    const all = new Float32Array(kda.length * H);
+    for (const [i, layer] of kda.entries()) {
+      const read = async (line: Line) => new Float32Array(await this.#gpu.read(this.#memoryOf(line, layer)));
+      all.set(distances(await read(one), await read(other), sizes), i * H);
+    }
+    return all;
+  }
+
+  // --------------------------------------------------------------------------------------------------- refusals
+
+  #parts() {
+    return {
+      gpu: this.#gpu,
+      config: this.#config,
+      state: this.#state,
+      branches: this.branches,
+      piece: this.#piece,
+    };
+  }
+
+  #checkHead(layer: number, head: number | 'median'): void {
+    if (this.#config.layers[layer]?.kind !== 'kda') {
+      throw new PalimpsestError('Refused', `Layer ${layer} has no recurrent memory. Choose a KDA layer.`);
+    }
+    if (head !== 'median') this.#checkHeadNumber(head);
+  }
+
+  #checkHeadNumber(head: number): void {
+    if (!Number.isInteger(head) || head < 0 || head >= this.#config.heads) {
+      throw new PalimpsestError('Refused', `There is no head ${head}; heads go from 0 to ${this.#config.heads - 1}.`);
+    }
+  }
+
+  #checkPosition(position: number): void {
+    const { length } = this.line.history;
+    if (!Number.isInteger(position) || position < 0 || position >= length) {
+      throw new PalimpsestError(
+        'Refused',
+        `Token ${position} has not been taken in; there are ${length}, counted from 0. Choose an earlier one.`,
+      );
+    }
+  }
+}
+
+/** Keeps the row of q, k and v that the last token of a call has in a layer. */
+function keyTap(layer: number, row: Tensor): Tap {
+  return (site, at, x, plan) => {
+    if (site !== 'mixed' || at !== layer) return;
+    plan.run(K.probeRow, { WIDTH: row.shape[0]!, FIRST: 0 }, { x, row }, [K.step]);
+  };
+}
+
+/** How many tokens two lines have in common, taken in under the same interventions. */
+function sharedTokens(a: Line, b: Line): number {
+  const same = a.interventions.findIndex((intervention, i) => intervention !== b.interventions[i]);
+  const common = same < 0 ? a.interventions.length : same;
+  const own = [...a.interventions.slice(common), ...b.interventions.slice(common)];
+  const most = Math.min(a.history.length, b.history.length, ...own.map(({ from }) => from));
+  for (let i = 0; i < most; i++) if (a.history[i] !== b.history[i]) return i;
+  return most;
+}
