@@ -15,10 +15,32 @@ import type { DenseWeights, KdaWeights, Matrix, ModelWeights, MoeWeights } from 
 /** Lanes of the one workgroup that a head has. */
 const HEAD_LANES = { SUM_LANES: 256 };
 
-/** Can this model's token go this way? Its heads must fit a workgroup. */
-export function decodesInFewCalls(config: ModelConfig): boolean {
-  const { keys, values } = config.kda;
-  return values <= HEAD_LANES.SUM_LANES && keys % 8 === 0 && HEAD_LANES.SUM_LANES % values === 0;
+/**
+ * Can this model's token go this way? Its heads must fit a workgroup, and matrices that are taken together must lie in one
+ * buffer each (an adapter with small bindings splits large ones), or be cut at the same experts.
+ */
+export function decodesInFewCalls({ kda }: ModelConfig, weights: ModelWeights): boolean {
+  const { keys, values, taps } = kda;
+  const fits = values <= HEAD_LANES.SUM_LANES && HEAD_LANES.SUM_LANES % values === 0;
+  const whole = (...matrices: Matrix[]) => matrices.every((m) => m.parts.length === 1);
+  const alike = (a: Matrix, b: Matrix) =>
+    a.parts.length === b.parts.length && a.parts.every((part, i) => part.rows === b.parts[i]!.rows);
+  return (
+    fits &&
+    keys % 8 === 0 &&
+    taps >= 2 &&
+    weights.layers.every(({ mixer, ffn }) => {
+      const mixed =
+        mixer.kind === 'kda'
+          ? whole(mixer.forgetB, mixer.outGateB) && mixer.forgetB.cols === mixer.outGateB.cols
+          : whole(mixer.q, mixer.latent);
+      return (
+        mixed &&
+        (ffn.kind === 'dense' ||
+          (whole(ffn.router, ffn.shared.down) && alike(ffn.experts.gate, ffn.experts.up)))
+      );
+    })
+  );
 }
 
 /** Embedding, layers and logits of the token in `scratch.best`. */

@@ -305,7 +305,7 @@ export class Model {
     const s = this.#scratch;
     const w = this.#weights;
     const single = phase === 'decode' || phase === 'draw';
-    if (single && tap === null && this.#tuning === 'gpu' && decodesInFewCalls(c)) {
+    if (single && tap === null && this.#tuning === 'gpu' && decodesInFewCalls(c, w)) {
       const p = oneToken(this.#gpu, phase, c, w, s, state);
       if (phase === 'decode') this.#best(p);
       else this.#candidates(p);
