@@ -9,6 +9,7 @@ import {
   type EngineApi,
   type Loaded,
   type LoadProgress,
+  type MemoryApi,
   type Manifest,
   type Prompt,
   type Sampling,
@@ -30,6 +31,8 @@ export interface Client {
   tokenize(prompt: Prompt): Promise<number[]>;
   /** Resolves with the reason when the GPU goes away. */
   lost(): Promise<string>;
+  /** The engine, to be looked into. */
+  readonly memory: MemoryApi;
   /** End both workers, whatever they are doing; calls under way fail with `reason`. */
   destroy(reason: Error): void;
 }
@@ -44,7 +47,7 @@ export function startClient(): Client {
 
 /** A client of two workers that expose EngineApi and WeightsApi. */
 export function connect(engineWorker: Worker, weightsWorker: Worker): Client {
-  const engine = wrap<EngineApi>(engineWorker);
+  const engine = wrap<EngineApi & MemoryApi>(engineWorker);
   const weights = wrap<WeightsApi>(weightsWorker);
 
   // A worker that dies answers nothing more, so whoever waits is told here.
@@ -85,6 +88,18 @@ export function connect(engineWorker: Worker, weightsWorker: Worker): Client {
     reset: () => call(() => engine.reset()),
     tokenize: (prompt) => call(() => engine.tokenize(prompt)),
     lost: () => call(() => engine.lost()),
+    memory: {
+      layers: () => call(() => engine.layers()),
+      watch: (watch, onFrame) => call(() => engine.watch(watch, proxy(onFrame))),
+      // Comlink's types do not carry a method's own type parameters across.
+      inspect: (inquiry) => call(() => engine.inspect(inquiry) as Promise<never>),
+      branches: () => call(() => engine.branches()),
+      fork: (position, token, interventions) =>
+        call(() => engine.fork(position, token, interventions)),
+      select: (branch) => call(() => engine.select(branch)),
+      proceed: (sampling, onToken) => call(() => engine.proceed(sampling, proxy(onToken))),
+      compare: (a, b) => call(() => engine.compare(a, b)),
+    },
     destroy(reason) {
       end(reason);
       // Not Comlink's releaseProxy: it would post to the workers, and they are gone with all they hold.

@@ -6,6 +6,7 @@ import {
   PalimpsestError,
   type DeviceReport,
   type Loaded,
+  type MemoryApi,
   type MemoryReport,
   type Prompt,
   type Sampling,
@@ -72,6 +73,13 @@ export interface Writing {
 
 export type Mode = 'chat' | 'paper';
 
+/** The beginning of an answer that is already in memory once `prepare` has resolved; the rest is to be written. */
+export interface Begun {
+  ids: number[];
+  text: string;
+  prepare: () => Promise<unknown>;
+}
+
 const ended = new PalimpsestError('Refused', 'The workers were ended by the page.');
 
 export class Session {
@@ -115,6 +123,8 @@ export class Session {
   #arrived: Token[] = [];
   #ids: number[] = [];
   #frame = 0;
+  /** How the answer that waits begins, if it goes on from a branch of the memory. */
+  #begun: Begun | null = null;
 
   /** `start` makes a client with workers of its own: at first, and after the GPU or a worker was lost. */
   constructor(start: () => Client, model: string) {
@@ -123,6 +133,11 @@ export class Session {
     this.model = model;
     void this.#weigh();
     void this.#findDevice();
+  }
+
+  /** The engine, to be looked into; another one after every restart. */
+  get lookInto(): MemoryApi {
+    return this.#client.memory;
   }
 
   destroy(): void {
@@ -289,6 +304,14 @@ export class Session {
     }
   }
 
+  /** Another answer beside this one, which begins as given and goes on from there. */
+  goOn(id: number, begun: Begun): void {
+    const node = this.conversation.nodes.get(id);
+    if (this.busy || this.status.kind !== 'ready' || node?.turn.role !== 'assistant') return;
+    this.#begun = begun;
+    this.#reply(node.parent);
+  }
+
   /** Show another branch. */
   show(id: number): void {
     this.conversation = showTurn(this.conversation, id);
@@ -453,14 +476,26 @@ export class Session {
     if (!waiting) return;
     const { target, sampling } = waiting;
     const client = this.#client;
+    const begun = this.#begun;
+    const text = begun?.text ?? '';
     let over = false;
+    this.#begun = null;
     this.#arrived = [];
-    this.#ids = [];
-    this.writing = { ...waiting, phase: 'reading', startedMs: performance.now() };
+    this.#ids = begun ? [...begun.ids] : [];
+    this.writing = {
+      ...waiting,
+      phase: 'reading',
+      text,
+      settledLength: text.length,
+      startedMs: performance.now(),
+    };
+    const take = (token: Token) => {
+      if (!over) this.#take(token);
+    };
     try {
-      const stop = await client.generate(this.#promptFor(target), sampling, (token) => {
-        if (!over) this.#take(token);
-      });
+      const stop = begun
+        ? joined(begun, await begun.prepare().then(() => client.memory.proceed(sampling, take)))
+        : await client.generate(this.#promptFor(target), sampling, take);
       this.last = stop;
       this.memory = stop.memory;
       this.#finish(target, stop, sampling);
@@ -541,4 +576,10 @@ export class Session {
       this.status = { kind: 'failed', failure: toFailure(thrown) };
     }
   }
+}
+
+/** An answer from its beginning on, with the prompt before it. */
+function joined(begun: Begun, stop: Stop): Stop {
+  const promptIds = stop.promptIds.slice(0, stop.promptIds.length - begun.ids.length);
+  return { ...stop, promptIds, ids: [...begun.ids, ...stop.ids], text: begun.text + stop.text };
 }

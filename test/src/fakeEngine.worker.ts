@@ -5,6 +5,7 @@
  * device after two, "long" writes without end, anything else is answered by its own words.
  */
 import { expose, wrap, proxy } from 'comlink';
+import { fakeMemory } from './fakeMemory.ts';
 import {
   PalimpsestError,
   type EngineApi,
@@ -56,6 +57,19 @@ const loaded: Loaded = {
   memory,
 };
 
+const memoryOf = fakeMemory(loaded.model, (ids, text) => ({
+  reason: 'end',
+  ids,
+  text,
+  promptIds: [],
+  reusedTokens: 0,
+  prefillMs: 0,
+  firstTokenMs: 5,
+  decodeMs: 5 * ids.length,
+  contextUsed: ids.length,
+  memory,
+}));
+
 let stopped = false;
 let lose: (reason: string) => void = () => {};
 
@@ -65,6 +79,13 @@ const idsOf = (text: string) => text.split(/(?<=\s)/).map((word) => word.length)
 function textOf(prompt: Prompt): string {
   if (prompt.kind === 'chat') return prompt.turns.at(-1)?.content ?? '';
   return prompt.kind === 'raw' ? prompt.text : `ids ${prompt.ids.length}`;
+}
+
+/** The words a prompt is taken in as, one a token id. */
+function wordsOf(prompt: Prompt): string[] {
+  if (prompt.kind === 'ids') return prompt.ids.map((id) => `${id} `);
+  const texts = prompt.kind === 'raw' ? [prompt.text] : prompt.turns.map(({ content }) => content);
+  return texts.flatMap((text) => text.split(/(?<=\s)/));
 }
 
 function promptIds(prompt: Prompt): number[] {
@@ -105,6 +126,9 @@ const engine: EngineApi = {
     const words = (/^say (.*)/s.exec(asked)?.[1] ?? `You said: ${asked}`).split(/(?<=\s)/);
     const ids: number[] = [];
     let text = '';
+    memoryOf.forget();
+    const read = wordsOf(prompt);
+    for (let index = 0; index < fed.length; index++) memoryOf.feed(read[index] ?? ' ');
     await pause(20);
     for (let index = 0; ids.length < sampling.maxTokens && !stopped; index++) {
       if (!endless && index === words.length) break;
@@ -118,7 +142,8 @@ const engine: EngineApi = {
       text += word;
       ids.push(word.length);
       const position = fed.length + index;
-      await onToken({ id: word.length, position, text: word, logprob: -0.5, candidates: [] });
+      memoryOf.feed(word);
+      onToken({ id: word.length, position, text: word, logprob: -0.5, candidates: [] });
       await pause(endless ? 15 : 5);
     }
     const cut = ids.length >= sampling.maxTokens;
@@ -145,4 +170,4 @@ const engine: EngineApi = {
   lost: () => new Promise((resolve) => (lose = resolve)),
 };
 
-expose(engine);
+expose({ ...engine, ...memoryOf.api });

@@ -102,7 +102,8 @@ describe('the keyboard', () => {
     await userEvent.keyboard('{Enter}');
     await expect.element(message).toHaveValue('');
     await expect.element(page.getByRole('article', { name: 'You' })).toHaveTextContent('a b');
-    await answered('You said: ab');
+    // As ink the text stands as it was written, line ends and all.
+    await answered('You said: a b');
   });
 
   test('Escape stops, and the focus stays in the box', async () => {
@@ -130,7 +131,13 @@ describe('the keyboard', () => {
     const unreached = new Set(
       [
         ...document.querySelectorAll<HTMLElement>('button, input, textarea, select, summary'),
-      ].filter((element) => element.checkVisibility() && !(element as HTMLButtonElement).disabled),
+      ].filter(
+        // What is left out by tabindex is reached by arrow keys from its neighbour.
+        (element) =>
+          element.checkVisibility() &&
+          element.tabIndex >= 0 &&
+          !(element as HTMLButtonElement).disabled,
+      ),
     );
     expect(unreached.size).toBeGreaterThan(8);
     for (let presses = 0; presses < 60 && unreached.size > 0; presses++) {

@@ -4,6 +4,7 @@ import type {
   DeviceReport,
   Loaded,
   LoadProgress,
+  MemoryApi,
   Manifest,
   MemoryReport,
   Prompt,
@@ -145,6 +146,18 @@ export class ScriptedClient implements Client {
   tokenize(): Promise<number[]> {
     return Promise.resolve([]);
   }
+
+  /** Nothing is to be seen of a scripted engine, except where a test gives it something. */
+  memory: MemoryApi = {
+    layers: () => Promise.resolve({ kda: [0], mla: [1], moe: [1] }),
+    watch: () => Promise.resolve(),
+    inspect: () => Promise.reject(new Error('nothing is recorded')),
+    branches: () => Promise.resolve([]),
+    fork: () => Promise.reject(new Error('nothing is recorded')),
+    select: () => Promise.reject(new Error('nothing is recorded')),
+    proceed: () => Promise.reject(new Error('nothing is recorded')),
+    compare: () => Promise.reject(new Error('nothing is recorded')),
+  };
 
   lost(): Promise<string> {
     return this.#lost;

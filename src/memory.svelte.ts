@@ -1,0 +1,457 @@
+/**
+ * What is known of the model's memory and what of it is looked at, as reactive state: one selection for all views, the
+ * records of every token, and the answers to what the views ask. It looks at a running engine or at a recording alike.
+ */
+import {
+  type Answers,
+  type Branch,
+  type Frame,
+  type Inquiry,
+  type Intervention,
+  type LayerLists,
+  type MemoryApi,
+  type ModelReport,
+  type RecallFrame,
+  type TokenRecord,
+} from '../workers/protocol.ts';
+import { toFailure } from './errors.ts';
+import { storyOf, tellingLoss, writtenShares } from './views/story.ts';
+import { recall as recallSetting, remember } from './settings.ts';
+import { askRecording, inquiryKey, type Recording } from './replay.ts';
+
+/** A head of the layer, or the median over all of them. */
+export type Head = number | 'median';
+
+/** Bytes that a recording may take in the engine's worker. */
+const budgetBytes = 200e6;
+
+/** How long a token stays on screen while a text is played. */
+const playMs = 110;
+
+/** A loss of recall that is drawn in full strength, and how many lines are drawn at most. */
+const fullLoss = 0.25;
+const mostThreads = 6;
+
+/** Recalls kept for going back and forth without asking again: numbers, over all tokens. */
+const keptRecalls = 2e6;
+
+export class Memory {
+  model = $state.raw<ModelReport | null>(null);
+  lists = $state.raw<LayerLists>({ kda: [], mla: [], moe: [] });
+  records = $state.raw<readonly TokenRecord[]>([]);
+  /** The recording that is looked at; null for a running engine. */
+  recording = $state.raw<Recording | null>(null);
+  /** The memories in small, as they came last: [KDA layer, head, 8, 8]. */
+  thumbnails = $state.raw<{ position: number; cells: Float32Array } | null>(null);
+  branches = $state.raw<readonly Branch[]>([]);
+  /** Interventions of the next branch, in order of making. */
+  planned = $state.raw<readonly Intervention[]>([]);
+  /** Bytes the engine's recording takes. */
+  recordedBytes = $state.raw(0);
+  /** Why nothing more is recorded; '' while all is well. */
+  refusal = $state.raw('');
+
+  // ------------------------------------------------------------------------------------- selection
+  layer = $state(0);
+  head = $state<Head>('median');
+  /** The token that is looked at; null follows the newest. */
+  token = $state<number | null>(null);
+  /** The token under the pointer. */
+  hovered = $state<number | null>(null);
+  branch = $state(0);
+  playing = $state(false);
+  /** Record what the model does. Costs some of its speed. */
+  watching = $state(recallSetting('watching', (stored) => stored !== false));
+  /** Show texts as ink, not rendered. */
+  inked = $state(recallSetting('inked', (stored) => stored !== false));
+  /** Tokens arrive: only what comes by itself is shown, so that the model need not wait. */
+  live = $state(false);
+
+  last = $derived(this.records.length - 1);
+  at = $derived(this.token === null ? this.last : Math.min(this.token, this.last));
+  record = $derived<TokenRecord | null>(this.records[this.at] ?? null);
+  isKda = $derived(this.lists.kda.includes(this.layer));
+  /** The place of the layer among the KDA layers; of the nearest one before it for an MLA layer. */
+  kdaIndex = $derived(
+    Math.max(
+      0,
+      this.lists.kda.findLastIndex((layer) => layer <= this.layer),
+    ),
+  );
+  kdaLayer = $derived(this.lists.kda[this.kdaIndex] ?? 0);
+  /** The head for views that show one. */
+  oneHead = $derived(this.head === 'median' ? (this.recording?.start.head ?? 0) : this.head);
+
+  #api: MemoryApi | null = null;
+  #ask = $state.raw<MemoryApi['inspect'] | null>(null);
+  #recallAsked = new Asked<'recall'>();
+  // Read through #recallsSeen, so that many changes in a frame are one.
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity
+  #recalls = new Map<string, RecallFrame>();
+  #recallsHeld = 0;
+  #recallsSeen = $state.raw(0);
+  #arrived: Frame[] = [];
+  #frame = 0;
+  #timer = 0;
+
+  // ---------------------------------------------------------------------------------------- sources
+
+  /** Look at a running engine. Its recording begins with the next token. */
+  async attach(api: MemoryApi, model: ModelReport): Promise<void> {
+    this.detach();
+    this.#api = api;
+    try {
+      const lists = await api.layers();
+      if (this.#api !== api) return;
+      this.model = model;
+      this.lists = lists;
+      this.layer = lists.kda[Math.floor(lists.kda.length / 2)] ?? 0;
+      this.#ask = (inquiry) => api.inspect(inquiry);
+      await this.#watch();
+      this.branches = await api.branches();
+    } catch (thrown) {
+      if (this.#api === api) this.refusal = toFailure(thrown).message;
+    }
+  }
+
+  /** Look at a recording, from its first token. */
+  replay(recording: Recording): void {
+    this.detach();
+    this.recording = recording;
+    this.model = recording.model;
+    this.lists = recording.lists;
+    this.records = recording.records;
+    this.layer = recording.start.layer;
+    this.head = recording.start.head;
+    this.#ask = askRecording(recording);
+  }
+
+  /** Nothing is looked at any more. */
+  detach(): void {
+    this.pause();
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    this.#api = this.#ask = null;
+    this.#arrived = [];
+    this.#forgetRecalls();
+    this.recording = this.model = null;
+    this.records = this.branches = this.planned = [];
+    this.lists = { kda: [], mla: [], moe: [] };
+    this.token = this.hovered = this.thumbnails = null;
+    this.head = 'median';
+    this.branch = 0;
+    this.live = false;
+    this.refusal = '';
+    this.recordedBytes = 0;
+  }
+
+  async #watch(): Promise<void> {
+    const api = this.#api;
+    if (!api) return;
+    const watch = { layer: this.kdaLayer, head: this.head, budgetBytes };
+    await api.watch(this.watching ? watch : null, (frame) => {
+      if (api === this.#api) this.#take(frame);
+    });
+  }
+
+  /** Frames may come faster than the screen is drawn: they are taken in once a frame. */
+  #take(frame: Frame): void {
+    this.#arrived.push(frame);
+    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#show());
+  }
+
+  #show(): void {
+    this.#frame = 0;
+    const arrived = this.#arrived;
+    this.#arrived = [];
+    let records: TokenRecord[] | null = null;
+    for (const frame of arrived) {
+      switch (frame.kind) {
+        case 'tokens':
+          records ??= [...this.records];
+          for (const record of frame.records) {
+            records.length = Math.min(records.length, record.position);
+            records[record.position] = record;
+          }
+          break;
+        case 'forgotten':
+          records = (records ?? [...this.records]).slice(0, frame.from);
+          this.#forgetRecalls(frame.from);
+          break;
+        case 'recall':
+          this.#keepRecall(frame.frame);
+          break;
+        case 'thumbnails':
+          this.thumbnails = frame;
+          break;
+        case 'budget':
+          this.recordedBytes = frame.bytes;
+          break;
+        default:
+          frame satisfies never;
+      }
+    }
+    if (!records) return;
+    this.records = records;
+    if (this.token !== null && this.token >= records.length) this.token = null;
+  }
+
+  setWatching(watching: boolean): void {
+    this.watching = watching;
+    remember('watching', watching);
+    if (!watching) this.records = [];
+    void this.#watch().catch(() => {});
+  }
+
+  setInked(inked: boolean): void {
+    this.inked = inked;
+    remember('inked', inked);
+  }
+
+  // -------------------------------------------------------------------------------------- selecting
+
+  selectLayer(layer: number): void {
+    this.layer = layer;
+    if (this.#api) void this.#watch().catch(() => {});
+  }
+
+  selectHead(head: Head): void {
+    this.head = head;
+    if (this.#api) void this.#watch().catch(() => {});
+  }
+
+  /** Look at a token, and stay there; null follows the newest. */
+  selectToken(token: number | null): void {
+    this.pause();
+    this.#moveTo(token);
+  }
+
+  /** Some tokens on or back. */
+  step(tokens: number): void {
+    this.selectToken(Math.max(0, Math.min(this.last, this.at + tokens)));
+  }
+
+  #moveTo(token: number | null): void {
+    this.token = token !== null && token >= this.last && !this.recording ? null : token;
+  }
+
+  /** Show the text again as it was written, from the token looked at, or from the start if that is the last. */
+  play(): void {
+    if (this.last < 0) return;
+    if (this.at >= this.last) this.token = 0;
+    this.playing = true;
+    const step = () => {
+      if (this.at >= this.last) this.pause();
+      else {
+        this.#moveTo(this.at + 1);
+        this.#timer = window.setTimeout(step, playMs);
+      }
+    };
+    window.clearTimeout(this.#timer);
+    this.#timer = window.setTimeout(step, playMs);
+  }
+
+  pause(): void {
+    window.clearTimeout(this.#timer);
+    this.playing = false;
+  }
+
+  // ------------------------------------------------------------------------------------------ asking
+
+  /**
+   * The answer to the inquiry of the moment, in an effect root; null asks nothing. The last answer stays until the next is
+   * here, and of the inquiries made meanwhile only the newest is put.
+   */
+  ask<K extends Inquiry['kind']>(inquiry: () => Extract<Inquiry, { kind: K }> | null): Asked<K> {
+    const asked = new Asked<K>();
+    $effect(() => {
+      const ask = this.#ask;
+      const wanted = inquiry();
+      if (ask && wanted) asked.want(ask, wanted);
+    });
+    return asked;
+  }
+
+  /** Keep `recall` and what overwrote what in step with the selection; call inside an effect root. */
+  start(): void {
+    this.#recallAsked = this.ask<'recall'>(() => {
+      if (this.at < 0 || this.live || !this.watching) return null;
+      return { kind: 'recall', layer: this.kdaLayer, head: this.head, position: this.at };
+    });
+  }
+
+  /** What the memory returns of every token, as it is after `at`: [at + 1] or, for a moment, of a token nearby. */
+  get recall(): Float32Array | null {
+    const { answer, inquiry } = this.#recallAsked;
+    const isAnswer = (position: number) =>
+      inquiry?.layer === this.kdaLayer &&
+      inquiry.head === this.head &&
+      inquiry.position === position;
+    if (answer && isAnswer(this.at)) return answer.recall;
+    return this.#recallSeen?.recall ?? answer?.recall ?? null;
+  }
+
+  /**
+   * Lines to draw on the text: from the token that is pointed at or looked at back to those of which it took most, and to
+   * it from the one that took most of it. Strength 0 to 1.
+   */
+  get threads(): { from: number; to: number; strength: number }[] {
+    const { overwrites } = this;
+    const focus = this.hovered ?? this.at;
+    if (!overwrites || !this.inked) return [];
+    const { overwrittenBy, loss } = overwrites;
+    const threads: { from: number; to: number; strength: number }[] = [];
+    overwrittenBy.forEach((by, position) => {
+      if (by !== focus && (position !== focus || by < 0)) return;
+      const strength = Math.min(1, loss[position]! / fullLoss);
+      if (loss[position]! >= tellingLoss) threads.push({ from: by, to: position, strength });
+    });
+    return threads.sort((a, b) => b.strength - a.strength).slice(0, mostThreads);
+  }
+
+  /** The story of the token looked at, in one sentence; '' while none is known. */
+  get story(): string {
+    const { at, records, model, overwrites, recall } = this;
+    if (!model || !records[at]) return '';
+    const from = this.kdaIndex * model.heads + (this.head === 'median' ? 0 : this.head);
+    const heads = this.head === 'median' ? model.heads : 1;
+    const by = overwrites?.overwrittenBy[at] ?? -1;
+    let taken = -1;
+    overwrites?.overwrittenBy.forEach((other, position) => {
+      const more = taken < 0 || overwrites.loss[position]! > overwrites.loss[taken]!;
+      if (other === at && more) taken = position;
+    });
+    return storyOf({
+      position: at,
+      records,
+      share: writtenShares(records, from, heads)[at]!,
+      recall: recall?.[at] ?? NaN,
+      overwrittenBy: by < 0 ? null : { position: by, loss: overwrites!.loss[at]! },
+      overwrote: taken < 0 ? null : { position: taken, loss: overwrites!.loss[taken]! },
+    });
+  }
+
+  /** Why there is no recall of the token looked at. */
+  get recallRefusal(): string {
+    return this.#recallAsked.refusal;
+  }
+
+  /** Which token overwrote each one up to the token looked at, and what it took; null while it is not known. */
+  get overwrites(): Pick<Answers['recall'], 'overwrittenBy' | 'loss'> | null {
+    const { answer, inquiry } = this.#recallAsked;
+    const isOf = inquiry?.layer === this.kdaLayer && inquiry.head === this.head;
+    return answer && isOf && !this.live ? answer : null;
+  }
+
+  /** The recall that came by itself for the token looked at; the newest there is while tokens arrive. */
+  get #recallSeen(): RecallFrame | null {
+    void this.#recallsSeen;
+    for (let position = this.at; position >= Math.max(0, this.at - 2); position--) {
+      const frame = this.#recalls.get(recallKey(this.kdaLayer, this.head, position));
+      if (frame) return frame;
+      if (!this.live) return null;
+    }
+    return null;
+  }
+
+  #keepRecall(frame: RecallFrame): void {
+    this.#recalls.set(recallKey(frame.layer, frame.head, frame.position), frame);
+    this.#recallsHeld += frame.recall.length;
+    for (const [key, oldest] of this.#recalls) {
+      if (this.#recallsHeld <= keptRecalls) break;
+      this.#recalls.delete(key);
+      this.#recallsHeld -= oldest.recall.length;
+    }
+    this.#recallsSeen += 1;
+  }
+
+  #forgetRecalls(from = 0): void {
+    for (const [key, frame] of this.#recalls) {
+      if (frame.position < from) continue;
+      this.#recalls.delete(key);
+      this.#recallsHeld -= frame.recall.length;
+    }
+    this.#recallsSeen += 1;
+  }
+
+  // ---------------------------------------------------------------------------------------- branches
+
+  /** Whether the engine can be made to go on differently: not a recording, and nothing is being written. */
+  get canFork(): boolean {
+    return this.#ask !== null && this.recording === null && !this.live;
+  }
+
+  plan(intervention: Intervention): void {
+    this.planned = [...this.planned, intervention];
+  }
+
+  unplan(index: number): void {
+    this.planned = this.planned.filter((_, at) => at !== index);
+  }
+
+  /** Make a branch that goes on after `position`, with the planned interventions. Fails as MemoryApi.fork. */
+  async fork(position: number, token: number | null): Promise<Branch | null> {
+    const api = this.#api;
+    if (!api) return null;
+    const branch = await api.fork(position, token, [...this.planned]);
+    this.planned = [];
+    await this.#reread(api, branch.id);
+    return branch;
+  }
+
+  /** Make a branch the present one. Fails as MemoryApi.select. */
+  async select(branch: number): Promise<void> {
+    const api = this.#api;
+    if (!api) return;
+    await api.select(branch);
+    await this.#reread(api, branch);
+  }
+
+  /** Frobenius norms of the difference of two branches' memories, [KDA layer, head]. Fails as MemoryApi.compare. */
+  async compare(a: number, b: number): Promise<Float32Array | null> {
+    return this.#api ? this.#api.compare(a, b) : null;
+  }
+
+  async #reread(api: MemoryApi, branch: number): Promise<void> {
+    this.branch = branch;
+    this.token = null;
+    this.#forgetRecalls();
+    this.branches = await api.branches();
+    await this.#watch();
+  }
+}
+
+/** One view's question and the last answer to it. */
+export class Asked<K extends Inquiry['kind']> {
+  answer = $state.raw<Answers[K] | null>(null);
+  /** What the answer answers. */
+  inquiry = $state.raw<Extract<Inquiry, { kind: K }> | null>(null);
+  /** Why the question of the moment has no answer. */
+  refusal = $state.raw('');
+  #wanted: Extract<Inquiry, { kind: K }> | null = null;
+  #asking = false;
+
+  want(ask: MemoryApi['inspect'], inquiry: Extract<Inquiry, { kind: K }>): void {
+    if (this.#wanted && inquiryKey(this.#wanted) === inquiryKey(inquiry)) return;
+    this.#wanted = inquiry;
+    if (!this.#asking) void this.#go(ask);
+  }
+
+  async #go(ask: MemoryApi['inspect']): Promise<void> {
+    this.#asking = true;
+    for (let put = this.#wanted; put; put = this.#wanted === put ? null : this.#wanted) {
+      try {
+        const answer = await ask(put);
+        this.answer = answer;
+        this.inquiry = put;
+        this.refusal = '';
+      } catch (thrown) {
+        this.answer = this.inquiry = null;
+        this.refusal = toFailure(thrown).message;
+      }
+    }
+    this.#asking = false;
+  }
+}
+
+const recallKey = (layer: number, head: Head, position: number) => `${layer} ${head} ${position}`;
