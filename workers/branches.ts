@@ -114,6 +114,7 @@ export class Branches {
     }
     for (const changes of new Set(this.#lines.map((l) => l.changes))) changes?.destroy();
     this.#lines = [];
+    this.#made = 0;
     this.#present = this.#add({ parent: null, forkedAt: 0, interventions: [], changes: null });
   }
 
