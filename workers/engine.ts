@@ -279,11 +279,12 @@ export class Engine {
   }
 
   memory(): MemoryReport {
-    const { weights, recurrent, latent, scratch } = this.#gpu.bytes;
+    const { weights, recurrent, latent, snapshots, scratch } = this.#gpu.bytes;
     return {
       weightBytes: weights,
       recurrentBytes: recurrent,
       latentBytes: latent,
+      snapshotBytes: snapshots,
       scratchBytes: scratch,
     };
   }
@@ -476,7 +477,7 @@ export class Engine {
       this.#state.position === 0
     )
       return;
-    const what = `a checkpoint of the memory (${megabytes(this.#gpu.bytes.recurrent)} so far)`;
+    const what = `a checkpoint of the memory (${megabytes(this.#gpu.bytes.snapshots)} so far)`;
     this.#memory.line.checkpoints.push(await this.#gpu.guard(what, () => this.#state.snapshot()));
     const { line, branches } = this.#memory;
     const bytes = () => line.checkpoints.reduce((sum, c) => sum + c.bytes, 0);

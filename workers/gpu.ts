@@ -97,7 +97,7 @@ export function bindLines(code: string): BindLine[] {
 // ------------------------------------------------------------------------------------- tensors and calls
 
 /** What a buffer is for; `Gpu.bytes` adds them up by kind. */
-export type TensorKind = 'weights' | 'recurrent' | 'latent' | 'scratch';
+export type TensorKind = 'weights' | 'recurrent' | 'latent' | 'snapshots' | 'scratch';
 
 /** A named buffer on the GPU. `shape` is for people and messages; the last axis is the fastest. 4-byte elements. */
 export interface Tensor {
@@ -160,7 +160,13 @@ export const FULL: GpuOptions = { floor: false, features: WANTED };
 export class Gpu {
   readonly report: DeviceReport;
   /** Bytes of live tensors by kind. */
-  readonly bytes: Record<TensorKind, number> = { weights: 0, recurrent: 0, latent: 0, scratch: 0 };
+  readonly bytes: Record<TensorKind, number> = {
+    weights: 0,
+    recurrent: 0,
+    latent: 0,
+    snapshots: 0,
+    scratch: 0,
+  };
   /** Resolves with the reason when the device is gone, `destroy()` apart. */
   readonly lost: Promise<string>;
 

@@ -227,6 +227,8 @@ export interface MemoryReport {
   recurrentBytes: number;
   /** Latent cache: allocated in segments as the conversation grows. */
   latentBytes: number;
+  /** Recurrent memories kept as they were, for going back and for looking back. */
+  snapshotBytes: number;
   scratchBytes: number;
 }
 

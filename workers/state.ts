@@ -130,7 +130,7 @@ export class State {
   /** Keep the recurrent part as it is after all submitted work. Release it with `drop`. */
   snapshot(): Snapshot {
     const tensors = this.#recurrent().map((from) => {
-      const to = this.#gpu.tensor('recurrent', `${from.name} at ${this.position}`, from.shape);
+      const to = this.#gpu.tensor('snapshots', `${from.name} at ${this.position}`, from.shape);
       this.#gpu.copy(from, 0, to, 0, from.bytes / 4);
       return to;
     });

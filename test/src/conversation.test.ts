@@ -123,7 +123,13 @@ test('the figures of an answer leave its texts and ids behind', () => {
     firstTokenMs: 5,
     decodeMs: 6,
     contextUsed: 5,
-    memory: { weightBytes: 0, recurrentBytes: 0, latentBytes: 0, scratchBytes: 0 },
+    memory: {
+      weightBytes: 0,
+      recurrentBytes: 0,
+      latentBytes: 0,
+      snapshotBytes: 0,
+      scratchBytes: 0,
+    },
   };
   expect(toAnswered(stop, greedy)).toEqual({
     reason: 'length',

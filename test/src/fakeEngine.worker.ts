@@ -22,6 +22,7 @@ const memory: MemoryReport = {
   weightBytes: 95_000_000,
   recurrentBytes: 3_900_000,
   latentBytes: 1_600_000,
+  snapshotBytes: 3_900_000,
   scratchBytes: 12_000_000,
 };
 

@@ -24,7 +24,13 @@ function completion(text: string, reason: Stop['reason'] = 'length') {
     firstTokenMs: 1,
     decodeMs: 1,
     contextUsed: 4,
-    memory: { weightBytes: 0, recurrentBytes: 0, latentBytes: 0, scratchBytes: 0 },
+    memory: {
+      weightBytes: 0,
+      recurrentBytes: 0,
+      latentBytes: 0,
+      snapshotBytes: 0,
+      scratchBytes: 0,
+    },
   };
   return toCompletion(stop, toAnswered(stop, greedy));
 }

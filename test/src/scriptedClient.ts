@@ -17,6 +17,7 @@ export const memory: MemoryReport = {
   weightBytes: 100,
   recurrentBytes: 20,
   latentBytes: 30,
+  snapshotBytes: 0,
   scratchBytes: 4,
 };
 

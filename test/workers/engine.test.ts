@@ -186,5 +186,5 @@ test('destroying frees every byte', async () => {
   );
   expect(own.bytes.weights).toBeGreaterThan(0);
   other.destroy();
-  expect(own.bytes).toEqual({ weights: 0, recurrent: 0, latent: 0, scratch: 0 });
+  expect(own.bytes).toEqual({ weights: 0, recurrent: 0, latent: 0, snapshots: 0, scratch: 0 });
 });
