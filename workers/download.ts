@@ -8,7 +8,7 @@
  */
 import { PalimpsestError, type ErrorName } from './protocol.ts';
 import { Sha256, sha256 } from './sha256.ts';
-import { piecesOf, type ModelRecord, type Piece, type Store } from './store.ts';
+import { freeBytes, piecesOf, type ModelRecord, type Piece, type Store } from './store.ts';
 import {
   ask,
   inUnits,
@@ -535,6 +535,7 @@ export class Download {
       const expected = (await store.lookUp(record.model, piece)).sha256 ?? hash;
       if (hash === expected) {
         await store.putPiece(record.model, piece, hash, whole, this.#world.clock.now());
+        freeBytes(whole);
         this.#arrived(number);
         return;
       }
@@ -583,7 +584,9 @@ export class Download {
         for (const number of mine) {
           const { sha256: pinned } = await store.lookUp(record.model, pieces[number]!);
           const bytes = pinned === null ? undefined : await store.piece(pinned);
-          if (bytes) hash.update(new Uint8Array(bytes));
+          if (!bytes) break; // the hash will not be right
+          hash.update(new Uint8Array(bytes));
+          freeBytes(bytes);
         }
         const seen = hash.digest();
         if (seen !== stated) {

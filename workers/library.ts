@@ -1,8 +1,7 @@
 /**
  * All models of this worker: where each comes from, where it is kept, and its bytes, read by range.
  *
- * What is read has been hashed since it left the store. At most two pieces are in memory: the one being read and, when
- * reads go forward, the next.
+ * What is read has been hashed since it left the store.
  */
 import { describeFiles, describeModel, fileAddress, isRemote, keptName } from './catalog.ts';
 import { Download, type Source } from './download.ts';
@@ -17,8 +16,9 @@ import {
   type WeightsApi,
   type WeightsStatus,
 } from './protocol.ts';
+import { Residents } from './residents.ts';
 import { sha256 } from './sha256.ts';
-import { memoryShelf, piecesOf, Store, type ModelRecord, type Shelf } from './store.ts';
+import { freeBytes, memoryShelf, piecesOf, Store, type ModelRecord, type Shelf } from './store.ts';
 import { inUnits, type Limits, type World } from './transfer.ts';
 
 /** A model that was opened. */
@@ -42,14 +42,6 @@ interface Opened extends Source {
   progressed: boolean;
 }
 
-/** A piece in memory. */
-interface Resident {
-  bytes: Promise<ArrayBuffer>;
-  /** Reads that wait for it or copy from it. */
-  readers: number;
-}
-
-const residentPieces = 2;
 const tellEveryMs = 100;
 
 export class Library implements WeightsApi {
@@ -58,16 +50,14 @@ export class Library implements WeightsApi {
   #disk: Promise<{ store: Store } | { why: string }>;
   #memory: Store;
   #opened = new Map<string, Promise<Opened>>();
-  /** Least recently used first. */
-  #resident = new Map<string, Resident>();
-  /** Called when a piece in memory has lost its last reader. */
-  #waitingForRoom: (() => void)[] = [];
+  #residents: Residents;
   #never = new AbortController().signal;
 
   /** `openShelf` fails where the browser gives no storage. */
   constructor(world: World, limits: Limits, openShelf: () => Promise<Shelf>) {
     this.#world = world;
     this.#limits = limits;
+    this.#residents = new Residents(world.clock);
     this.#memory = new Store(memoryShelf(limits.memoryBytes));
     this.#disk = openShelf().then(
       (shelf) => ({ store: new Store(shelf) }),
@@ -223,9 +213,7 @@ export class Library implements WeightsApi {
     if (!opened) return;
     this.#opened.delete(model);
     await opened.download.cancel();
-    for (const key of this.#resident.keys()) {
-      if (key.startsWith(`${model} `)) this.#resident.delete(key);
-    }
+    this.#residents.forget(`${model} `);
     (await opened.release)?.();
   }
 
@@ -268,50 +256,17 @@ export class Library implements WeightsApi {
     return range.buffer;
   }
 
-  /** Call `use` with a verified piece and keep it in memory; while it is read and hashed, begin with the one after it. */
-  async #withPiece<T>(opened: Opened, number: number, use: (bytes: ArrayBuffer) => T): Promise<T> {
-    const key = `${opened.record.model} ${number}`;
-    let piece = this.#resident.get(key);
-    while (!piece && !this.#makeRoom()) {
-      await new Promise<void>((resolve) => this.#waitingForRoom.push(resolve));
-      piece = this.#resident.get(key);
-    }
-    piece ??= { bytes: this.#loadPiece(opened, number), readers: 0 };
-    piece.readers++;
-    this.#resident.delete(key);
-    this.#resident.set(key, piece);
+  /** What `use` makes of a verified piece; while it is read and hashed, the one after it is begun with. */
+  #withPiece<T>(opened: Opened, number: number, use: (bytes: ArrayBuffer) => T): Promise<T> {
+    const load = (which: number) => () => this.#loadPiece(opened, which);
+    const key = (which: number) => `${opened.record.model} ${which}`;
+    const used = this.#residents.with(key(number), load(number), use);
     const forward = number === opened.lastRead || number === opened.lastRead + 1;
     opened.lastRead = number;
-    if (forward) this.#readAhead(opened, number + 1);
-    try {
-      return use(await piece.bytes);
-    } catch (cause) {
-      if (this.#resident.get(key) === piece) this.#resident.delete(key);
-      throw cause;
-    } finally {
-      piece.readers--;
-      for (const wake of this.#waitingForRoom.splice(0)) wake();
+    if (forward && opened.download.present.has(number + 1)) {
+      this.#residents.ahead(key(number + 1), load(number + 1));
     }
-  }
-
-  /** True if one more piece may be in memory; the one unused for longest makes place. */
-  #makeRoom(): boolean {
-    if (this.#resident.size < residentPieces) return true;
-    for (const [key, { readers }] of this.#resident) {
-      if (readers > 0) continue;
-      this.#resident.delete(key);
-      return true;
-    }
-    return false;
-  }
-
-  #readAhead(opened: Opened, number: number): void {
-    const key = `${opened.record.model} ${number}`;
-    if (!opened.download.present.has(number) || this.#resident.has(key) || !this.#makeRoom())
-      return;
-    const bytes = this.#loadPiece(opened, number);
-    this.#resident.set(key, { bytes, readers: 0 });
-    bytes.catch(() => this.#resident.delete(key)); // whoever reads it is told
+    return used;
   }
 
   /** A piece from the store with the right hash; fetched again if it is not there or damaged. */
@@ -468,6 +423,7 @@ export class Library implements WeightsApi {
       pieces++;
       const bytes = await store.piece(expected);
       if (bytes && (await sha256(bytes)) === expected) {
+        freeBytes(bytes);
         right.push(expected);
       } else {
         await store.dropPiece(expected);

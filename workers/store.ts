@@ -4,7 +4,7 @@
  *   ['model', model]                  ModelRecord: what a model consists of, and when it was last used
  *   ['pin', model, slot]              SHA-256 of a piece that no manifest states, as it was when first downloaded
  *   ['held', sha256]                  Held: the index of the pieces that are there
- *   ['piece', sha256]                 ArrayBuffer, at most 16 MiB
+ *   ['piece', sha256]                 Blob, or ArrayBuffer where the browser stores no Blobs; at most 16 MiB
  *   ['part', slot, start, bytes]      ArrayBuffer: a finished range of a piece that is not whole yet
  *
  * Pieces are named by their content, so models that share one store it once. What belongs together is written in one
@@ -64,6 +64,17 @@ export function piecesOf({ model, manifest, validators, pieceBytes }: ModelRecor
   });
 }
 
+const { port1: nowhere, port2: closed } = new MessageChannel();
+closed.close();
+
+/**
+ * Give memory back at once; garbage collectors let large buffers lie. It is sent to nobody: after ArrayBuffer.transfer
+ * Chromium keeps what was transferred until it collects, and collects later for believing it gone.
+ */
+export function freeBytes(bytes: ArrayBuffer): void {
+  nowhere.postMessage(null, [bytes]);
+}
+
 // ----------------------------------------------------------------------------------------------- shelf
 
 /** Keys are lists whose first item is the kind; they sort kind by kind, numbers by value. */
@@ -83,6 +94,8 @@ interface Transaction {
 /** A sorted map whose changes are made all or not at all. Values are copied in and out. */
 export interface Shelf {
   place: 'disk' | 'memory';
+  /** Whether it takes Blobs. Browsers keep them as files, which are read faster than what lies in the database itself. */
+  takesBlobs: boolean;
   /** Runs `work`, which may await only what `transaction` returns. Fails: QuotaExceeded. */
   transact<T>(
     mode: 'readonly' | 'readwrite',
@@ -95,6 +108,7 @@ export async function diskShelf(database: string): Promise<Shelf> {
   const useStore = createStore(database, 'weights');
   const shelf: Shelf = {
     place: 'disk',
+    takesBlobs: false,
     transact: (mode, work) =>
       useStore(mode, async (store) => {
         const { transaction } = store;
@@ -125,7 +139,16 @@ export async function diskShelf(database: string): Promise<Shelf> {
         }
       }),
   };
-  await shelf.transact('readonly', (transaction) => transaction.get(['model', '']));
+  await shelf.transact('readonly', (on) => on.get(['model', '']));
+  try {
+    await shelf.transact('readwrite', async (on) => {
+      on.put(['probe'], new Blob(['?']));
+      on.delete(['probe']);
+    });
+    shelf.takesBlobs = true;
+  } catch {
+    // Private windows of some browsers store everything but Blobs.
+  }
   return shelf;
 }
 
@@ -166,6 +189,7 @@ export function memoryShelf(limitBytes: number): Shelf {
   };
   return {
     place: 'memory',
+    takesBlobs: false,
     transact: (_, work) => {
       const turn = last.then(() => run(work));
       last = turn.catch(() => {});
@@ -285,10 +309,9 @@ export class Store {
   /** A piece as it lies there, not verified; undefined if it does not or cannot be read. */
   async piece(sha256: string): Promise<ArrayBuffer | undefined> {
     try {
-      return await this.#shelf.transact('readonly', async (on) => {
-        const value = await on.get(['piece', sha256]);
-        return value instanceof ArrayBuffer ? value : undefined;
-      });
+      const value = await this.#shelf.transact('readonly', (on) => on.get(['piece', sha256]));
+      // Not by a reader with a buffer of its own: such a read of a Blob may never end in Chromium 156 under load.
+      return value instanceof Blob ? await value.arrayBuffer() : (value as ArrayBuffer | undefined);
     } catch {
       return undefined; // e.g. Chromium's "Failed to read large IndexedDB value": its file is gone
     }
@@ -348,9 +371,10 @@ export class Store {
     bytes: ArrayBuffer,
     at: number,
   ): Promise<void> {
+    const value = this.#shelf.takesBlobs ? new Blob([bytes]) : bytes;
     return this.#shelf.transact('readwrite', async (on) => {
       await deleteAll(on, ['part', piece.slot]);
-      on.put(['piece', sha256], bytes);
+      on.put(['piece', sha256], value);
       on.put(['held', sha256], { bytes: bytes.byteLength, verifiedAt: at } satisfies Held);
       if (piece.stated === null) on.put(['pin', model, piece.slot], sha256);
     });

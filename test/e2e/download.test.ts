@@ -83,14 +83,12 @@ test('a stored shard that is damaged by hand is fetched again on its own', async
       const opening = indexedDB.open('palimpsest');
       opening.onsuccess = () => resolve(opening.result);
     });
+    const got = database.transaction('weights').objectStore('weights').get(['piece', hash]);
+    await new Promise((resolve) => (got.onsuccess = resolve));
+    const bytes = new Uint8Array(await (got.result as Blob).arrayBuffer());
+    bytes[1_234_567]! ^= 32;
     const transaction = database.transaction('weights', 'readwrite');
-    const store = transaction.objectStore('weights');
-    const got = store.get(['piece', hash]);
-    got.onsuccess = () => {
-      const bytes = new Uint8Array(got.result as ArrayBuffer);
-      bytes[1_234_567]! ^= 32;
-      store.put(bytes.buffer, ['piece', hash]);
-    };
+    transaction.objectStore('weights').put(new Blob([bytes]), ['piece', hash]);
     await new Promise((resolve) => (transaction.oncomplete = resolve));
     database.close();
   }, model.hashes[1]!);

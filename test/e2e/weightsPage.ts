@@ -35,13 +35,20 @@ export async function openLab(context: BrowserContext, origin: string): Promise<
   return page;
 }
 
+/** Process ids of a browser: all, or those of one type, e.g. "renderer". */
+export async function processesOf(context: BrowserContext, type?: string): Promise<number[]> {
+  const session = await context.browser()!.newBrowserCDPSession();
+  const { processInfo } = await session.send('SystemInfo.getProcessInfo');
+  await session.detach();
+  return processInfo.filter((one) => type === undefined || one.type === type).map(({ id }) => id);
+}
+
 /** End a browser as a power cut would: no process of it lives on, none has a say. */
 export async function killBrowser(context: BrowserContext): Promise<void> {
   const browser = context.browser()!;
-  const session = await browser.newBrowserCDPSession();
-  const { processInfo } = await session.send('SystemInfo.getProcessInfo');
+  const ids = await processesOf(context);
   const gone = new Promise((resolve) => browser.once('disconnected', resolve));
-  for (const { id } of processInfo) {
+  for (const id of ids) {
     try {
       process.kill(id, 'SIGKILL');
     } catch {

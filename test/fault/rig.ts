@@ -66,6 +66,7 @@ export async function openRig(options: RigOptions = {}): Promise<Rig> {
       const tabLocks = locks.tab();
       const tabShelf: Shelf = {
         place: 'disk',
+        takesBlobs: shelf.takesBlobs,
         transact: async (mode, work) => {
           if (signal.aborted) return never;
           transactions++;

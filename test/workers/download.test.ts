@@ -409,6 +409,7 @@ describe('room', () => {
     const full = await openRig({
       shelf: {
         place: 'disk',
+        takesBlobs: false,
         transact: async (mode, work) => {
           if (mode === 'readwrite' && --fullAfter < 0) {
             throw new PalimpsestError('QuotaExceeded', 'The browser has no room.');

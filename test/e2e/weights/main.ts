@@ -1,6 +1,8 @@
 /** A page with nothing but the weights worker, for tests to call. */
 import { createEndpoint, proxy, wrap } from 'comlink';
 import type { LoadProgress, WeightsApi, WeightsStatus } from '../../../workers/protocol.ts';
+import { freeBytes } from '../../../workers/store.ts';
+import * as peers from './peers.ts';
 
 const worker = new Worker(new URL('../../../workers/download.worker.ts', import.meta.url), {
   type: 'module',
@@ -11,6 +13,8 @@ const weights = wrap<WeightsApi>(worker);
 const rangeBytes = 8 * 1024 * 1024;
 
 const lab = {
+  ...peers,
+
   /** Reports of the last download, as they came. */
   reports: [] as LoadProgress[],
   statuses: [] as WeightsStatus[],
@@ -62,7 +66,7 @@ const lab = {
     return hashes;
   },
 
-  /** Milliseconds to read a whole model, and what is done with the bytes is nothing. */
+  /** Milliseconds to read a whole model; each range is let go at once, as after an upload. */
   async timeRead(model: string): Promise<number> {
     const shards = await weights.open(
       model,
@@ -71,7 +75,8 @@ const lab = {
     const start = performance.now();
     for (const [shard, { bytes }] of shards.entries()) {
       for (let at = 0; at < bytes; at += rangeBytes) {
-        await weights.read(model, shard, at, Math.min(rangeBytes, bytes - at));
+        const range = await weights.read(model, shard, at, Math.min(rangeBytes, bytes - at));
+        freeBytes(range);
       }
     }
     return performance.now() - start;
