@@ -411,6 +411,10 @@ export type WrittenType = 'F16' | 'BF16' | 'Q8_0' | 'Q4_0';
 export function quantize(type: WrittenType, values: Float32Array): Uint8Array<ArrayBuffer> {
   const { columns, bytes } = FORMATS[type];
   const out = new Uint8Array(rowBytes(type, values.length));
+  if (type === 'BF16') {
+    encodeBF16(values, new Uint16Array(out.buffer));
+    return out;
+  }
   const view = new DataView(out.buffer);
   const encode = ENCODERS[type];
   for (let at = 0, c = 0; c < values.length; c += columns, at += bytes) encode(values, c, view, at);
@@ -418,11 +422,10 @@ export function quantize(type: WrittenType, values: Float32Array): Uint8Array<Ar
 }
 
 const ENCODERS: Record<
-  WrittenType,
+  Exclude<WrittenType, 'BF16'>,
   (x: Float32Array, c: number, view: DataView, at: number) => void
 > = {
   F16: (x, c, view, at) => view.setUint16(at, toF16(x[c]!), true),
-  BF16: (x, c, view, at) => view.setUint16(at, toBF16(x[c]!), true),
   Q8_0: (x, c, view, at) => {
     let largest = 0;
     for (let i = 0; i < 32; i++) largest = Math.max(largest, Math.abs(x[c + i]!));
@@ -462,10 +465,12 @@ function toF16(x: number): number {
   return sign | (Math.fround(Math.abs(floatScratch[0]!) * 2 ** 24 + 2 ** 23) - 2 ** 23);
 }
 
-/** The bits of the nearest bf16, ties to even. */
-function toBF16(x: number): number {
-  floatScratch[0] = x;
-  const bits = bitScratch[0]!;
-  if ((bits & 0x7fffffff) > 0x7f800000) return (bits >>> 16) | 64;
-  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+/** The bits of the nearest bf16, ties to even, in one loop: models are stored whole in this type. */
+function encodeBF16(values: Float32Array, out: Uint16Array): void {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  for (let i = 0; i < bits.length; i++) {
+    const b = bits[i]!;
+    const isNaN = (b & 0x7fffffff) > 0x7f800000;
+    out[i] = isNaN ? (b >>> 16) | 64 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
+  }
 }
