@@ -1,6 +1,8 @@
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { playwright } from '@vitest/browser-playwright';
+import type { Plugin } from 'vite';
 import { defineConfig } from 'vitest/config';
 import { carriesChromium, chromiumLaunch } from './tools/chromium.ts';
 import { loadSwiftShader } from './tools/nodeGpu.ts';
@@ -16,10 +18,32 @@ const pages = ['index.html', 'embed.html'].filter((page) => existsSync(page));
 const browserTests = 'test/**/*.browser.test.ts';
 const endToEndTests = 'test/e2e/**/*.test.ts';
 
+const serviceWorker = 'serviceWorker';
+
+/** Tells the service worker which files the page consists of, once they are all known. */
+const listShell: Plugin = {
+  name: 'list-shell',
+  enforce: 'post',
+  generateBundle(_, bundle) {
+    const shell = bundle[`${serviceWorker}.js`];
+    if (shell?.type !== 'chunk') return;
+    const files = Object.keys(bundle)
+      .filter((file) => file !== shell.fileName && /\.(html|js|css|wasm)$/.test(file))
+      .sort();
+    const hash = createHash('sha256');
+    for (const file of files) {
+      const entry = bundle[file]!;
+      hash.update(file).update(entry.type === 'chunk' ? entry.code : entry.source);
+    }
+    const version = hash.digest('hex').slice(0, 16);
+    shell.code = `const SHELL = ${JSON.stringify({ version, files })};\n${shell.code}`;
+  },
+};
+
 export default defineConfig({
   // Relative addresses: the built page works in any folder of any server.
   base: './',
-  plugins: [svelte({ configFile: false })],
+  plugins: [svelte({ configFile: false }), listShell],
   worker: { format: 'es' },
   // Workers are named so that their dependencies are found before they start: found later, vite would reload the page
   // in the middle of a newcomer's first load.
@@ -28,7 +52,14 @@ export default defineConfig({
     target: 'esnext',
     license: { fileName: 'licences.md' },
     modulePreload: { polyfill: false },
-    rolldownOptions: { input: pages },
+    rolldownOptions: {
+      input: [...pages, `src/${serviceWorker}.ts`],
+      output: {
+        // A service worker has one address for good, in the folder that it serves.
+        entryFileNames: ({ name }) =>
+          name === serviceWorker ? '[name].js' : 'assets/[name]-[hash].js',
+      },
+    },
   },
   test: {
     // One after another: kernels on the software adapter take whole cores, and the browser tests watch the clock.

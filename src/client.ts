@@ -1,6 +1,6 @@
 /**
  * The page's one door to the workers: starts them, connects the engine with the weights, and calls across with Comlink.
- * Weights go from worker to worker and never pass through the page.
+ * Weights go from worker to worker; through the page pass only those that a person exports.
  */
 import { createEndpoint, proxy, transfer, wrap } from 'comlink';
 import {
@@ -12,11 +12,48 @@ import {
   type MemoryApi,
   type Manifest,
   type Prompt,
+  type Room,
   type Sampling,
+  type Shard,
   type Stop,
+  type StoredModel,
   type Token,
+  type Verification,
   type WeightsApi,
+  type WeightsStatus,
 } from '../workers/protocol.ts';
+
+/**
+ * The weights worker as the page sees it. It lives as long as the page: engines come and go, downloads go on, and adopted
+ * files stay known. Every call fails as WeightsApi says, and when the worker dies.
+ */
+export interface Weights {
+  describe(model: string): Promise<Manifest>;
+  status(model: string): Promise<WeightsStatus>;
+  /** One watcher a model, the last; it hears of the model until that is removed, closed and opened again included. */
+  watch(model: string, report: (s: WeightsStatus) => void): Promise<void>;
+  download(model: string): Promise<void>;
+  pause(model: string): Promise<void>;
+  cancel(model: string): Promise<void>;
+  close(model: string): Promise<void>;
+  list(): Promise<StoredModel[]>;
+  verify(
+    model: string,
+    report: (doneBytes: number, totalBytes: number) => void,
+  ): Promise<Verification>;
+  remove(model: string): Promise<void>;
+  room(): Promise<Room>;
+  adopt(files: File[]): Promise<string>;
+  keep(model: string, report: (p: LoadProgress) => void): Promise<string>;
+  /** For an export: the shards, and verified bytes of one. */
+  open(model: string): Promise<Shard[]>;
+  read(model: string, shard: number, offset: number, bytes: number): Promise<ArrayBuffer>;
+  /** For an engine to read through. */
+  port(): Promise<MessagePort>;
+  /** Resolves with the reason when the worker has died or was ended. */
+  readonly ended: Promise<Error>;
+  destroy(reason: Error): void;
+}
 
 /** What the page can ask of the workers. Every call fails as the engine's does (workers/protocol.ts), and when a worker dies. */
 export interface Client {
@@ -33,53 +70,139 @@ export interface Client {
   lost(): Promise<string>;
   /** The engine, to be looked into. */
   readonly memory: MemoryApi;
-  /** End both workers, whatever they are doing; calls under way fail with `reason`. */
+  /** End the engine, whatever it is doing; calls under way fail with `reason`. The model it loaded is not in use any more. */
   destroy(reason: Error): void;
 }
 
-/** Start the two workers of this page. Nothing is fetched but their code. */
-export function startClient(): Client {
-  return connect(
-    new Worker(new URL('../workers/engine.worker.ts', import.meta.url), { type: 'module' }),
+/** Start the weights worker of this page. Nothing is fetched but its code. */
+export function startWeights(): Weights {
+  return connectWeights(
     new Worker(new URL('../workers/download.worker.ts', import.meta.url), { type: 'module' }),
   );
 }
 
-/** A client of two workers that expose EngineApi and WeightsApi. */
-export function connect(engineWorker: Worker, weightsWorker: Worker): Client {
-  const engine = wrap<EngineApi & MemoryApi>(engineWorker);
-  const weights = wrap<WeightsApi>(weightsWorker);
+/** Start an engine. Nothing is fetched but its code. */
+export function startClient(weights: Weights): Client {
+  return connect(
+    new Worker(new URL('../workers/engine.worker.ts', import.meta.url), { type: 'module' }),
+    weights,
+  );
+}
 
-  // A worker that dies answers nothing more, so whoever waits is told here.
-  const waiting = new Set<(reason: Error) => void>();
-  let ended: Error | null = null;
-  const end = (reason: Error) => {
-    ended ??= reason;
-    for (const reject of waiting) reject(reason);
-    waiting.clear();
-  };
-  const died = (event: ErrorEvent) => {
-    const why = event.message ? `: ${event.message}` : '';
-    end(new PalimpsestError('DownloadFailed', `A worker did not start${why}. Reload the page.`));
-  };
-  engineWorker.addEventListener('error', died);
-  weightsWorker.addEventListener('error', died);
+/** Calls to a worker. One that has died answers nothing more, so whoever waits is told by `end`. */
+class Calls {
+  #waiting = new Set<(reason: Error) => void>();
+  #reason: Error | null = null;
+  #announce: (reason: Error) => void = () => {};
+  readonly ended = new Promise<Error>((resolve) => (this.#announce = resolve));
 
-  function call<T>(ask: () => PromiseLike<T>): Promise<T> {
-    if (ended) return Promise.reject(ended);
-    return new Promise<T>((resolve, reject) => {
-      waiting.add(reject);
-      ask()
-        .then(resolve, reject)
-        .then(() => waiting.delete(reject));
+  constructor(worker: Worker) {
+    worker.addEventListener('error', ({ message }) => {
+      const why = message ? `: ${message}` : '';
+      this.end(
+        new PalimpsestError('DownloadFailed', `A worker did not start${why}. Reload the page.`),
+      );
     });
   }
 
+  end(reason: Error): void {
+    this.#reason ??= reason;
+    this.#announce(this.#reason);
+    for (const reject of this.#waiting) reject(this.#reason);
+    this.#waiting.clear();
+  }
+
+  ask<T>(ask: () => PromiseLike<T>): Promise<T> {
+    if (this.#reason) return Promise.reject(this.#reason);
+    return new Promise<T>((resolve, reject) => {
+      this.#waiting.add(reject);
+      ask()
+        .then(resolve, reject)
+        .then(() => this.#waiting.delete(reject));
+    });
+  }
+}
+
+/** The weights of a worker that exposes WeightsApi. */
+export function connectWeights(worker: Worker): Weights {
+  const api = wrap<WeightsApi>(worker);
+  const calls = new Calls(worker);
+  /** Files of this computer: closed, the worker would not know them any more, and they are in nobody's way. */
+  const adopted = new Set<string>();
+  /** One a model. */
+  const watchers = new Map<string, (s: WeightsStatus) => void>();
+
+  async function attach(model: string): Promise<void> {
+    try {
+      const report = proxy((status: WeightsStatus) => watchers.get(model)?.(status));
+      await calls.ask(() => api.watch(model, report));
+    } catch (cause) {
+      watchers.delete(model);
+      throw cause;
+    }
+  }
+
+  return {
+    describe: (model) => calls.ask(() => api.describe(model)),
+    status: (model) => calls.ask(() => api.status(model)),
+    async watch(model, report) {
+      const attached = watchers.has(model);
+      watchers.set(model, report);
+      if (!attached) await attach(model);
+    },
+    download: (model) => calls.ask(() => api.download(model)),
+    pause: (model) => calls.ask(() => api.pause(model)),
+    cancel: (model) => calls.ask(() => api.cancel(model)),
+    async close(model) {
+      if (adopted.has(model)) return;
+      await calls.ask(() => api.close(model));
+      if (watchers.has(model)) await attach(model);
+    },
+    list: () => calls.ask(() => api.list()),
+    verify: (model, report) => calls.ask(() => api.verify(model, proxy(report))),
+    async remove(model) {
+      await calls.ask(() => api.remove(model));
+      watchers.delete(model);
+    },
+    room: () => calls.ask(() => api.room()),
+    async adopt(files) {
+      const model = await calls.ask(() => api.adopt(files));
+      adopted.add(model);
+      return model;
+    },
+    keep: (model, report) => calls.ask(() => api.keep(model, proxy(report))),
+    open: (model) =>
+      calls.ask(() =>
+        api.open(
+          model,
+          proxy(() => {}),
+        ),
+      ),
+    read: (...range) => calls.ask(() => api.read(...range)),
+    port: () => calls.ask(() => api[createEndpoint]()),
+    ended: calls.ended,
+    destroy(reason) {
+      calls.end(reason);
+      // Not Comlink's releaseProxy: it would post to the worker, and it is gone with all it holds.
+      worker.terminate();
+    },
+  };
+}
+
+/** A client of a worker that exposes EngineApi, and of weights that it reads. */
+export function connect(engineWorker: Worker, weights: Weights): Client {
+  const engine = wrap<EngineApi & MemoryApi>(engineWorker);
+  const calls = new Calls(engineWorker);
+  const call = <T>(ask: () => PromiseLike<T>) => calls.ask(ask);
+  const used = new Set<string>();
+  void weights.ended.then((reason) => calls.end(reason));
+
   return {
     device: () => call(() => engine.device()),
-    describe: (model) => call(() => weights.describe(model)),
+    describe: (model) => weights.describe(model),
     async load(model, report) {
-      const port = await call(() => weights[createEndpoint]());
+      used.add(model);
+      const port = await call(() => weights.port());
       return call(() => engine.load(model, transfer(port, [port]), proxy(report)));
     },
     generate: (prompt, sampling, onToken) =>
@@ -101,10 +224,9 @@ export function connect(engineWorker: Worker, weightsWorker: Worker): Client {
       compare: (a, b) => call(() => engine.compare(a, b)),
     },
     destroy(reason) {
-      end(reason);
-      // Not Comlink's releaseProxy: it would post to the workers, and they are gone with all they hold.
+      calls.end(reason);
       engineWorker.terminate();
-      weightsWorker.terminate();
+      for (const model of used) weights.close(model).catch(() => {}); // with its worker it is closed
     },
   };
 }

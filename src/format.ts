@@ -21,6 +21,12 @@ export function formatBytes(bytes: number): string {
   return `${amount.toFixed(digits)} ${units[unit]}`;
 }
 
+/** With one decimal, for figures that are held against each other: 26100000000 -> "26.1 GB". */
+export function formatRoom(bytes: number): string {
+  const [amount, unit] = bytes < 1e9 ? [bytes / 1e6, 'MB'] : [bytes / 1e9, 'GB'];
+  return `${amount.toFixed(1)} ${unit}`;
+}
+
 /** Tokens per second with the digits that mean something: 0.42, 5.1, 52, 1,204. */
 export function formatRate(perSec: number): string {
   if (perSec < 1) return perSec.toFixed(2);
@@ -49,4 +55,24 @@ export function formatParameters(parameters: number): string {
 /** "1 token", "2 tokens". */
 export function formatTokens(tokens: number): string {
   return `${formatCount(tokens)} ${tokens === 1 ? 'token' : 'tokens'}`;
+}
+
+const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto' });
+
+/** A moment as seen from another, milliseconds since 1970: "just now", "5 minutes ago", "yesterday", "3 weeks ago". */
+export function formatAgo(atMs: number, nowMs: number): string {
+  const seconds = Math.max(0, (nowMs - atMs) / 1000);
+  if (seconds < 60) return 'just now';
+  const units = [
+    ['minute', 60, 60],
+    ['hour', 3600, 24],
+    ['day', 86_400, 14],
+    ['week', 604_800, 9],
+    ['month', 2_629_746, 24],
+  ] as const;
+  for (const [unit, unitSeconds, most] of units) {
+    const count = Math.floor(seconds / unitSeconds);
+    if (count < most) return relative.format(-count, unit);
+  }
+  return relative.format(-Math.floor(seconds / 31_556_952), 'year');
 }

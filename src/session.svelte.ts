@@ -147,6 +147,11 @@ export class Session {
 
   // ------------------------------------------------------------------------------------------- model
 
+  /** True while the engine reads this model or has it loaded. */
+  uses(model: string): boolean {
+    return model === this.model && (this.status.kind === 'ready' || this.status.kind === 'loading');
+  }
+
   /** Load the model, or wait for the load under way. Ends in `status`, ready or failed; never throws. */
   load(): Promise<void> {
     if (this.status.kind === 'ready') return Promise.resolve();

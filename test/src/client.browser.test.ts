@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { connect, type Client } from '../../src/client.ts';
+import { connect, connectWeights, type Client, type Weights } from '../../src/client.ts';
 import { toFailure } from '../../src/errors.ts';
 import { greedy } from '../../src/sampling.ts';
 import {
@@ -8,30 +8,40 @@ import {
   type Prompt,
   type Token,
 } from '../../workers/protocol.ts';
-import { startFakeClient } from './fakeClient.ts';
+import { startFakeClient, startFakeWeights } from './fakeClient.ts';
 
 const folder = 'https://host/models/m/';
 const chat = (content: string): Prompt => ({ kind: 'chat', turns: [{ role: 'user', content }] });
 
+let weights: Weights;
 let client: Client;
 
-afterEach(() => client.destroy(new PalimpsestError('Refused', 'the test is over')));
+afterEach(() => {
+  const over = new PalimpsestError('Refused', 'the test is over');
+  client.destroy(over);
+  weights.destroy(over);
+});
+
+function start(): void {
+  weights = startFakeWeights();
+  client = startFakeClient(weights);
+}
 
 async function ready(): Promise<Client> {
-  client = startFakeClient();
+  start();
   await client.load(folder, () => {});
   return client;
 }
 
 describe('calls to the workers', () => {
   test('a model is described by its manifest, and the GPU named, without a load', async () => {
-    client = startFakeClient();
+    start();
     expect(await client.describe(folder)).toMatchObject({ bytes: 110_701_024 });
     expect(await client.device()).toMatchObject({ name: 'fake gpu' });
   });
 
   test('the engine reads its weights from the other worker, and reports progress', async () => {
-    client = startFakeClient();
+    start();
     const reports: LoadProgress[] = [];
     const loaded = await client.load(folder, (report) => reports.push(report));
     expect(loaded.model.layers).toHaveLength(30);
@@ -64,7 +74,7 @@ describe('failures on the other side', () => {
   });
 
   test('come through two workers', async () => {
-    client = startFakeClient();
+    start();
     const thrown = await client.load('https://host/absent/', () => {}).catch((e) => e);
     expect(toFailure(thrown)).toMatchObject({ name: 'DownloadFailed' });
     expect(toFailure(thrown).message).toContain('answered 404');
@@ -73,7 +83,8 @@ describe('failures on the other side', () => {
   test('a worker whose code cannot be had fails every call, those under way and later ones', async () => {
     const missing = () =>
       new Worker(new URL('/no-such-worker.js', location.href), { type: 'module' });
-    client = connect(missing(), missing());
+    weights = connectWeights(missing());
+    client = connect(missing(), weights);
     const early = client.describe(folder).catch((e) => toFailure(e).name);
     expect(await early).toBe('DownloadFailed');
     expect(await client.tokenize(chat('')).catch((e) => toFailure(e).name)).toBe('DownloadFailed');
@@ -85,5 +96,18 @@ describe('failures on the other side', () => {
     client.destroy(new PalimpsestError('DeviceLost', 'gone'));
     expect(toFailure(await running)).toEqual({ name: 'DeviceLost', message: 'gone' });
     expect(await client.reset().catch((e) => toFailure(e).name)).toBe('DeviceLost');
+  });
+
+  test('the weights outlive an engine, and the model it loaded is not in use any more', async () => {
+    await ready();
+    client.destroy(new PalimpsestError('DeviceLost', 'gone'));
+    client = startFakeClient(weights);
+    await client.load(folder, () => {});
+    await weights.remove('https://host/models/stored/');
+    expect(await weights.remove(folder).catch((e) => toFailure(e))).toMatchObject({
+      name: 'Refused',
+    });
+    client.destroy(new PalimpsestError('Refused', 'another model'));
+    await weights.remove(folder);
   });
 });

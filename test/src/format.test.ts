@@ -6,6 +6,7 @@ import {
   formatRate,
   formatTokens,
   formatWait,
+  formatAgo,
 } from '../../src/format.ts';
 import { decodeRate, prefillRate } from '../../src/pace.ts';
 
@@ -50,4 +51,25 @@ test('the first token is not a step of writing, and what was in memory was not r
   expect(decodeRate({ tokens: 5, decodeMs: 0 })).toBeNull();
   expect(prefillRate({ promptTokens: 110, reusedTokens: 10, prefillMs: 200 })).toBe(500);
   expect(prefillRate({ promptTokens: 10, reusedTokens: 10, prefillMs: 200 })).toBeNull();
+});
+
+test('how long ago', () => {
+  const now = Date.UTC(2000, 5, 15, 12);
+  const ago = (seconds: number) => formatAgo(now - seconds * 1000, now);
+  expect([-5, 59, 60, 3599, 3600, 86_399, 86_400, 172_800].map(ago)).toEqual([
+    'just now',
+    'just now',
+    '1 minute ago',
+    '59 minutes ago',
+    '1 hour ago',
+    '23 hours ago',
+    'yesterday',
+    '2 days ago',
+  ]);
+  expect([14, 62, 70, 800].map((days) => ago(days * 86_400))).toEqual([
+    '2 weeks ago',
+    '8 weeks ago',
+    '2 months ago',
+    '2 years ago',
+  ]);
 });

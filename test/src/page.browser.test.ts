@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { page, userEvent } from 'vitest/browser';
 import App from '../../src/App.svelte';
 import '../../src/style.css';
-import { startFakeClient } from './fakeClient.ts';
+import { startFakeClient, startFakeWeights } from './fakeClient.ts';
 
 let app: ReturnType<typeof mount> | null = null;
 
@@ -11,7 +11,14 @@ async function open(address = 'https://host/') {
   const target = document.createElement('div');
   target.id = 'app';
   document.body.append(target);
-  app = mount(App, { target, props: { startClient: startFakeClient, page: new URL(address) } });
+  app = mount(App, {
+    target,
+    props: {
+      startWeights: startFakeWeights,
+      startClient: startFakeClient,
+      page: new URL(address),
+    },
+  });
   flushSync();
 }
 

@@ -1,0 +1,322 @@
+/** The storage panel, downloads and own models on the built page, and the page without a network. */
+import { readFileSync } from 'node:fs';
+import type { ServerResponse } from 'node:http';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { faultsOf, openBrowser } from './browser.ts';
+import { modelFiles, openSite, type Site } from './site.ts';
+
+const file = 'test/fixtures/tiny-q4_0.gguf';
+const bytes = readFileSync(file);
+
+let browser: Browser;
+let site: Site;
+let page: Page;
+let faults: string[];
+/** Requests for weights that wait, while `holding`. */
+let holding = false;
+const held: (() => void)[] = [];
+/** Paths that hold this are answered with 404. */
+let failing = '';
+
+function hold(reply: ServerResponse, path: string): boolean {
+  if (failing !== '' && path.includes(failing)) {
+    reply.writeHead(404).end();
+    return true;
+  }
+  if (!holding || !path.endsWith('/tiny-q4_0.gguf')) return false;
+  // A first part arrives, the rest when it is let go.
+  reply.setHeader('Content-Type', 'application/octet-stream');
+  reply.setHeader('Content-Length', bytes.length);
+  reply.setHeader('Content-Range', `bytes 0-${bytes.length - 1}/${bytes.length}`);
+  reply.writeHead(206);
+  reply.write(bytes.subarray(0, 100_000));
+  held.push(() => reply.end(bytes.subarray(100_000)));
+  return true;
+}
+
+beforeAll(async () => {
+  site = await openSite({
+    files: {
+      ...modelFiles('/models/tiny/', file),
+      ...modelFiles('/models/other/', 'test/fixtures/tiny-q8_0.gguf'),
+    },
+    headers: {
+      'Access-Control-Allow-Origin': '*',
+      'Access-Control-Expose-Headers': 'Content-Range, ETag',
+    },
+    meddle: (request, reply) => hold(reply, request.url ?? ''),
+  });
+  browser = await openBrowser();
+});
+afterAll(async () => {
+  await browser?.close();
+  await site?.close();
+});
+
+beforeEach(async () => {
+  holding = false;
+  failing = '';
+  held.length = 0;
+  page = await (await browser.newContext({ acceptDownloads: true })).newPage();
+  faults = faultsOf(page);
+  // Pickers of the system cannot be worked from here: without them files go to the browser's downloads.
+  await page.addInitScript(() => {
+    Object.assign(globalThis, { showSaveFilePicker: undefined, showDirectoryPicker: undefined });
+  });
+});
+afterEach(() => page.context().close());
+
+async function open(model = 'models/tiny/'): Promise<void> {
+  await page.goto(`${site.origin}/?model=${model}`);
+}
+
+const button = (name: string | RegExp) => page.getByRole('button', { name });
+const stored = (name: string) => page.getByRole('article', { name });
+
+async function downloaded(name = 'tiny-q4_0'): Promise<void> {
+  await button('Download only').click();
+  await stored(name).getByText('verified just now').waitFor();
+}
+
+/** Load the model and let it write four tokens of raw text. */
+async function answers(): Promise<string> {
+  if (await button('Raw text').isEnabled()) await button('Raw text').click();
+  const settings = page.getByText('Settings', { exact: true });
+  if (!(await page.getByRole('spinbutton', { name: 'Longest answer' }).isVisible()))
+    await settings.click();
+  await page.getByRole('spinbutton', { name: 'Longest answer' }).fill('4');
+  await page.getByRole('textbox', { name: 'Message' }).fill('the memory of');
+  await button('Send').click();
+  const log = page.getByRole('log');
+  await expect.poll(() => log.textContent(), { timeout: 90_000 }).not.toBe('');
+  await button('Take back').waitFor();
+  return (await log.textContent()) ?? '';
+}
+
+describe('a model in storage', () => {
+  test('what it needs is said before; fetched, verified, exported byte for byte, deleted', async () => {
+    await open();
+    const needs = `needs ${(bytes.length / 1e6).toFixed(1)} MB`;
+    await page.getByText(new RegExp(`^${needs}, [\\d.]+ GB free$`)).waitFor();
+    await page.getByText('apache-2.0').waitFor();
+    await page.getByText('this page', { exact: true }).waitFor();
+
+    await downloaded();
+    await page.getByText(/MB, stored here already$/).waitFor();
+    await button('Verify').click();
+    await page.getByText(/^Verified: every stored byte/).waitFor();
+
+    const [download] = await Promise.all([
+      page.waitForEvent('download'),
+      button('Export .gguf').click(),
+    ]);
+    expect(download.suggestedFilename()).toBe('tiny-q4_0.gguf');
+    expect(readFileSync(await download.path()).equals(bytes)).toBe(true);
+    await page.getByText('Exported as one file.').waitFor();
+
+    await button('Delete…').click();
+    await page.getByRole('button', { name: 'Keep', exact: true }).click();
+    await button('Delete…').click();
+    await button('Delete').click();
+    await page.getByText(/^Nothing is stored yet/).waitFor();
+    await button('Download only').waitFor();
+    expect(faults).toEqual([]);
+  });
+
+  test('one that is loaded is not deleted, and the reason is said; another model lets it go', async () => {
+    await open();
+    await button(/^Load the model/).click();
+    await page.getByText('in use', { exact: true }).waitFor({ timeout: 90_000 });
+    await button('Delete…').click();
+    await button('Delete').click();
+    await page.getByText(/tiny-q4_0 is in use, in this tab or another/).waitFor();
+    await page.getByRole('combobox', { name: 'Model' }).selectOption('Palimpsest 150M');
+    await button('Delete…').click();
+    await button('Delete').click();
+    await page.getByText(/^Nothing is stored yet/).waitFor();
+  });
+
+  test('a stored piece that rotted is found, dropped and fetched again', async () => {
+    await open();
+    await downloaded();
+    await rot(page);
+    await button('Verify').click();
+    await page.getByText(/^Damaged: 1 of 1 pieces/).waitFor();
+    await button('Download only').click();
+    await page.getByText('verified just now').waitFor();
+    await button('Verify').click();
+    await page.getByText(/^Verified/).waitFor();
+  });
+
+  test('what is repaired while it is loaded is told', async () => {
+    await open();
+    await downloaded();
+    await rot(page);
+    await button(/^Load the model/).click();
+    await page.getByText(/^One stored piece was damaged or missing; it was fetched/).waitFor();
+  });
+});
+
+/** Overwrite every stored piece with as many zeros. */
+async function rot(page: Page): Promise<void> {
+  await page.evaluate(async () => {
+    const done = <T>(request: IDBRequest<T>) =>
+      new Promise<T>((resolve, reject) => {
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => reject(request.error ?? new Error('IndexedDB'));
+      });
+    const database = await done(indexedDB.open('palimpsest'));
+    const store = database.transaction('weights', 'readwrite').objectStore('weights');
+    const range = IDBKeyRange.bound(['piece'], ['piece', []]);
+    for (const key of await done(store.getAllKeys(range))) {
+      const value = (await done(store.get(key))) as Blob | ArrayBuffer;
+      const zeros = new Uint8Array(value instanceof Blob ? value.size : value.byteLength);
+      await done(store.put(value instanceof Blob ? new Blob([zeros]) : zeros.buffer, key));
+    }
+    database.close();
+  });
+}
+
+describe('a download', () => {
+  test('is held, goes on, and is ended with what has arrived', async () => {
+    holding = true;
+    await open();
+    await button('Download only').click();
+    await page.getByText('0 of 1 piece verified by SHA-256').waitFor();
+    await button('Pause').click();
+    await page.getByText('Paused').waitFor();
+    holding = false;
+    await button('Resume').click();
+    await stored('tiny-q4_0').getByText('verified just now').waitFor();
+    expect(faults).toEqual([]);
+  });
+
+  test('that is ended can be begun again', async () => {
+    holding = true;
+    await open();
+    await button('Download only').click();
+    await button('Pause').waitFor();
+    await page.getByRole('button', { name: 'Cancel' }).first().click();
+    await expect.poll(() => button('Pause').count()).toBe(0);
+    holding = false;
+    await page.getByRole('button', { name: /^(Download only|Go on)$/ }).click();
+    await stored('tiny-q4_0').getByText('verified just now').waitFor();
+  });
+
+  test('that fails says why, and can be tried again', async () => {
+    await open();
+    await button('Download only').waitFor();
+    failing = 'tiny-q4_0.gguf';
+    await button('Download only').click();
+    await page.getByRole('alert').getByText('The model could not be fetched.').waitFor();
+    failing = '';
+    await page.getByRole('complementary').getByRole('button', { name: 'Try again' }).click();
+    await stored('tiny-q4_0').getByText('verified just now').waitFor();
+  });
+
+  test('without room goes to memory, and that is said', async () => {
+    const session = await page.context().newCDPSession(page);
+    await session.send('Storage.overrideQuotaForOrigin', {
+      origin: site.origin,
+      quotaSize: 50_000,
+    });
+    await open();
+    await page.getByText(/needs .*: it stays in memory until the tab closes/).waitFor();
+  });
+});
+
+describe('a model of one’s own', () => {
+  async function openFiles(): Promise<void> {
+    await page.getByText('Bring your own model').click();
+    await page.getByLabel('Files of a model').setInputFiles('test/fixtures/tiny-q8_0.gguf');
+  }
+
+  test('files are read in place, answer, and are copied if wanted', async () => {
+    await open();
+    await openFiles();
+    await page.getByText('Read from your files, in place.').waitFor();
+    expect(await answers()).not.toBe('');
+    await page.getByText(/^Nothing is stored yet/).waitFor();
+    await button('Copy into this browser').click();
+    await stored('tiny-q8_0')
+      .getByText(/From this computer/)
+      .waitFor();
+  });
+
+  test('dropped on the page they are taken; what is no model is refused with the reason', async () => {
+    await open();
+    const drop = (name: string) =>
+      page.evaluate((name) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File(['GGUF'], name));
+        for (const type of ['dragover', 'drop']) {
+          const event = new DragEvent(type, {
+            dataTransfer: transfer,
+            bubbles: true,
+            cancelable: true,
+          });
+          document.body.dispatchEvent(event);
+        }
+      }, name);
+    await drop('notes.txt');
+    await page.getByText(/notes\.txt is not a \.gguf file/).waitFor();
+    await drop('m.gguf');
+    await page.getByText('Read from your files, in place.').waitFor();
+  });
+
+  test('an address of another site: looked at, fetched, there after a reload', async () => {
+    await open();
+    await page.getByText('Bring your own model').click();
+    const address = page.getByRole('textbox', { name: 'Address of a model' });
+    await address.fill('https://host/m.bin');
+    await button('Look').click();
+    await page.getByText(/m\.bin is not a \.gguf file/).waitFor();
+    await address.fill(`${site.otherOrigin}/models/other/tiny-q8_0.gguf`);
+    await button('Look').click();
+    await page.getByText('not stated: look where it comes from').waitFor();
+    await downloaded('tiny-q8_0');
+    await page.reload();
+    await page.getByRole('combobox', { name: 'Model' }).selectOption('tiny-q8_0');
+    await page.getByText(/MB, stored here already$/).waitFor();
+    expect(faults).toEqual([]);
+  });
+});
+
+describe('without a network', () => {
+  test('nothing is asked for after a load, and the page opens and answers again', async () => {
+    await open();
+    const first = await answers();
+    await page.evaluate(() => navigator.serviceWorker.ready);
+    const asked: string[] = [];
+    page.context().on('request', (request) => asked.push(request.url()));
+    const before = site.requested.length;
+    await button('Take back').click();
+    expect(await answers()).toBe(first);
+    expect(asked).toEqual([]);
+    expect(site.requested.slice(before)).toEqual([]);
+
+    await page.context().setOffline(true);
+    await page.reload();
+    await page.getByText(/With the network off, the page and its stored models work/).waitFor();
+    expect(await answers()).toBe(first);
+    // The browser itself looks whether there is another service worker; that is no request of the page's.
+    const others = site.requested.slice(before).filter((path) => path !== '/serviceWorker.js');
+    expect(others).toEqual([]);
+  });
+
+  test('what is kept of the page is the page, and no weights', async () => {
+    await open();
+    await downloaded();
+    await page.evaluate(() => navigator.serviceWorker.ready);
+    const kept = await page.evaluate(async () => {
+      const caches = await globalThis.caches.keys();
+      const requests = await (await globalThis.caches.open(caches[0]!)).keys();
+      return { caches: caches.length, paths: requests.map(({ url }) => new URL(url).pathname) };
+    });
+    expect(kept.caches).toBe(1);
+    expect(kept.paths).toContain('/');
+    expect(kept.paths.filter((path) => !/^\/(assets\/.+\.(js|css))?$/.test(path))).toEqual([]);
+    expect(kept.paths.some((path) => path.includes('engine.worker'))).toBe(true);
+  });
+});
