@@ -21,6 +21,7 @@ import { readJson } from './json.ts';
 import { PalimpsestError } from './protocol.ts';
 import { quantize, rowBytes, type TensorType } from './quant.ts';
 import { openWeights, readNumbers } from './safetensors.ts';
+import { sha256 } from './sha256.ts';
 import { createTokenizer } from './tokenizer.ts';
 
 /** What the checkpoint itself does not say. Both go into the file; the licence '' where nobody stated it. */
@@ -32,7 +33,15 @@ export interface About {
 /** The whole GGUF file, made where it is read. Reads fail with BadNumbers, and as the checkpoint's files do. */
 export interface ImportedGguf extends ByteSource {
   config: ModelConfig;
+  /**
+   * Lower-case hex: the same for the same layout made from files of the same names and sizes. Pieces of two imports may be
+   * put together only where it is equal.
+   */
+  fingerprint: string;
 }
+
+/** To be counted up when the same layout gets other bytes. */
+const RECIPE_VERSION = 1;
 
 /** Numbers decoded at a time: 4 MiB as f32. One row, where a row has more. */
 const CHUNK_NUMBERS = 1024 * 1024;
@@ -85,8 +94,12 @@ export async function importCheckpoint(
     },
   };
   const config = await configOf({ ...source, read: (...range) => headerAlone(header, ...range) });
-  return { ...source, config };
+  const listed = files.map(({ name, byteLength: size }) => `${name} ${size}`).sort();
+  const identity = utf8.encode([RECIPE_VERSION, ...listed, await sha256(header)].join('\n'));
+  return { ...source, config, fingerprint: await sha256(identity) };
 }
+
+const utf8 = new TextEncoder();
 
 /** The file opened as the engine will open it, so that what cannot run is refused before weights are fetched. */
 async function configOf(source: ByteSource): Promise<ModelConfig> {

@@ -64,8 +64,8 @@ function stored(store: Store, record: ModelRecord): ByteSource {
         const until = Math.min(offset + count, piece.start + piece.bytes);
         if (from >= until) continue;
         const { sha256: hash } = await store.lookUp(record.model, piece);
-        const bytes = await store.piece(hash!, new ArrayBuffer(pieceBytes));
-        out.set(bytes!.subarray(from - piece.start, until - piece.start), from - offset);
+        const bytes = new Uint8Array((await store.piece(hash!))!);
+        out.set(bytes.subarray(from - piece.start, until - piece.start), from - offset);
       }
       return out;
     },

@@ -12,7 +12,7 @@ import { dequantize } from '../../workers/quant.ts';
 import { createTokenizer } from '../../workers/tokenizer.ts';
 import { fixture, fixtureJson, loadGolden } from '../reference/golden.ts';
 import { emptyState, forward, greedy, openModel, type Model } from '../reference/model.ts';
-import { checkpointTensors, sources } from './checkpointFiles.ts';
+import { checkpointTensors, sources, type Folder } from './checkpointFiles.ts';
 import { memorySource } from './ggufWriter.ts';
 
 const encodings = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0'] as const;
@@ -478,6 +478,17 @@ describe('pieces', () => {
     // A row on a border is read for both pieces, and a turned head for each piece it reaches into.
     expect(readBytes() - headerBytes).toBeLessThan(1.1 * weightBytes);
     expect(Math.max(...weights.map(({ largestRead }) => largestRead))).toBeLessThan(90_000);
+  });
+
+  test('a fingerprint tells which pieces belong together', async () => {
+    const of = async (files: Folder, encoding: Encoding, name = 'tiny') =>
+      (await importCheckpoint(sources(files), { name, license: '' }, encoding)).fingerprint;
+    const own = await of(checkpoint, 'Q8_0');
+    expect(own).toMatch(/^[0-9a-f]{64}$/);
+    expect(await of(new Map([...checkpoint].reverse()), 'Q8_0')).toBe(own);
+    expect(await of(checkpoint, 'Q4_0')).not.toBe(own);
+    expect(await of(checkpoint, 'Q8_0', 'other')).not.toBe(own);
+    expect(await of(new Map([...checkpoint, ['more', new Uint8Array(3)]]), 'Q8_0')).not.toBe(own);
   });
 
   test('a range outside the file is refused', async () => {
