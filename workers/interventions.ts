@@ -58,8 +58,9 @@ export class Changes {
     interventions: readonly Intervention[],
     sources: Sources,
   ): Promise<Changes | null> {
-    if (interventions.length === 0) return base;
     for (const intervention of interventions) checkPlace(intervention, config);
+    const effective = interventions.filter((i) => !changesNothing(i));
+    if (effective.length === 0) return base;
     const { heads: H } = config;
     const { keys, values: V } = config.kda;
     const tensors: Tensor[] = [];
@@ -70,7 +71,7 @@ export class Changes {
       tensors.push(tensor);
       return tensor;
     };
-    for (const intervention of interventions) {
+    for (const intervention of effective) {
       const { kind, heads, layers, from } = intervention;
       for (const layer of layers) {
         const memory = (state.layers[layer] as KdaState).memory;
@@ -147,6 +148,13 @@ export class Changes {
   destroy(): void {
     for (const tensor of this.#tensors) this.#gpu.release(tensor);
   }
+}
+
+/** Without one that changes nothing, the branch runs exactly as one that has none. */
+function changesNothing(intervention: Intervention): boolean {
+  const { layers, heads } = intervention;
+  const neutral = intervention.kind === 'forgetting' && intervention.factor === 1;
+  return neutral || layers.length === 0 || heads.length === 0;
 }
 
 function changeTable(H: number, heads: number[], factor: number, strength: number, from: number): Float32Array {

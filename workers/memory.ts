@@ -405,6 +405,7 @@ export class Memory {
     await this.#recut(line, unchanged);
     await this.attach();
     await this.#replay.goTo(at, null, unchanged);
+    this.#model.use(this.#present);
     await this.#afterSwitch();
     return asBranch(line);
   }

@@ -29,9 +29,16 @@ export const plain: Sampling = {
 /** The first KDA layer behind another one. */
 export const watch: Watch = { layer: 1, head: 'median', budgetBytes: 64e6 };
 
-/** An engine with the tiny model on a device of its own. */
-export async function openLaid(contextTokens = 256): Promise<{ gpu: Gpu; engine: Engine }> {
+/**
+ * An engine with the tiny model on a device of its own, and the plans that a GPU gets whatever the adapter: chunks in
+ * prompts, few calls in decoding. 'cpu' takes what the adapter gets by itself, which is quicker where it is a processor.
+ */
+export async function openLaid(
+  tuning: 'gpu' | 'cpu',
+  contextTokens = 256,
+): Promise<{ gpu: Gpu; engine: Engine }> {
   const gpu = await openTestGpu();
+  if (tuning === 'gpu') gpu.report.software = false;
   const shards = modelSources(fixture('tiny-f32.gguf'));
   const engine = await Engine.load({
     gpu,
@@ -68,8 +75,13 @@ export class Watcher {
   }
 }
 
-/** The float64 pass over `ids`, with every array on the way. */
+const passes = new Map<string, Pass>();
+
+/** The float64 pass over `ids`, with every array on the way; made once. */
 export function reference(ids: number[]): Pass {
+  const key = ids.join();
   const model = openModel(fixture('tiny-f32.gguf'));
-  return forward(model, ids, emptyState(model));
+  const pass = passes.get(key) ?? forward(model, ids, emptyState(model));
+  passes.set(key, pass);
+  return pass;
 }

@@ -19,7 +19,7 @@ let engine: Engine;
 let exact: Pass;
 const ids = [...prompt, ...greedy.slice(0, 15)]; // what the state takes in
 beforeAll(async () => {
-  ({ gpu, engine } = await openLaid());
+  ({ gpu, engine } = await openLaid('cpu'));
   exact = reference(ids);
 });
 afterAll(() => engine.destroy());

@@ -1,0 +1,142 @@
+/** Branches of a conversation with the tiny golden model: bit for bit what running straight through gives, and apart. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Engine } from '../../workers/engine.ts';
+import type { Gpu } from '../../workers/gpu.ts';
+import type { Intervention, Stop, Token } from '../../workers/protocol.ts';
+import { greedy, openLaid, plain, prompt, say, watch, Watcher } from './laid.ts';
+
+/** Tokens with all that is known of them, so that equal means equal to the bit. */
+interface Said {
+  tokens: Token[];
+  stop: Stop;
+}
+const told = { ...plain, candidates: 64 };
+const run = async (engine: Engine, ids: number[], maxTokens = 12): Promise<Said> => {
+  const tokens: Token[] = [];
+  const sampling = { ...told, maxTokens };
+  const stop = await engine.generate({ kind: 'ids', ids }, sampling, (t) => tokens.push(t));
+  return { tokens, stop };
+};
+const goOn = async (engine: Engine, maxTokens: number): Promise<Said> => {
+  const tokens: Token[] = [];
+  const stop = await engine.proceed({ ...told, maxTokens }, (t) => tokens.push(t));
+  return { tokens, stop };
+};
+
+let gpu: Gpu;
+let engine: Engine;
+beforeAll(async () => ({ gpu, engine } = await openLaid('gpu')));
+afterAll(() => engine.destroy());
+
+describe.each([
+  ['unwatched', false],
+  ['watched', true],
+])('%s', (_, watched) => {
+  let whole: Said;
+  let fresh: Said;
+  const other = [...prompt.slice(0, 70), 7];
+  beforeAll(async () => {
+    await engine.reset();
+    await engine.watch(watched ? watch : null, () => {});
+    fresh = await run(engine, other, 6);
+    await engine.reset();
+    whole = await run(engine, prompt);
+  });
+
+  test('going on from a token of the answer says what was said, to the bit', async () => {
+    for (const [parent, position] of [88, 84].entries()) {
+      const branch = await engine.fork(position, null, []);
+      expect(branch).toMatchObject({ parent, forkedAt: position });
+      expect(branch.ids).toEqual([...prompt, ...greedy].slice(0, position + 1));
+      const again = await goOn(engine, 91 - position);
+      expect(again.stop.reusedTokens).toBe(position);
+      expect(again.tokens).toEqual(whole.tokens.filter((t) => t.position > position));
+    }
+  });
+
+  test('another token in the midst of the prompt goes on as a prompt of that kind does, to the bit', async () => {
+    await engine.select(0);
+    await engine.fork(70, 7, []);
+    const forked = await goOn(engine, 6);
+    expect(forked.tokens).toEqual(fresh.tokens);
+  });
+
+  test('branches do not disturb each other', async () => {
+    await engine.reset();
+    const first = await run(engine, prompt, 6);
+    await engine.fork(20, 3, []);
+    const aside = await goOn(engine, 4);
+    await engine.select(0);
+    const on = await goOn(engine, 6);
+    expect(on.tokens).toEqual(whole.tokens.slice(6));
+    expect([...first.tokens, ...on.tokens]).toEqual(whole.tokens);
+    await engine.select(1);
+    const further = await goOn(engine, 3);
+    await engine.reset();
+    const straight = await run(engine, [...prompt.slice(0, 20), 3], 7);
+    expect([...aside.tokens, ...further.tokens]).toEqual(straight.tokens);
+  });
+
+  test('memories compare: a branch with itself, with one that is the same, with one that is not', async () => {
+    await engine.reset();
+    await run(engine, prompt, 4);
+    await engine.fork(82, null, []);
+    await goOn(engine, 1);
+    await engine.fork(60, 5, []);
+    await goOn(engine, 1);
+    expect(engine.branches().map((b) => [b.id, b.parent, b.forkedAt])).toEqual([
+      [0, null, 0],
+      [1, 0, 82],
+      [2, 1, 60],
+    ]);
+    expect([...(await engine.compare(0, 0))]).toEqual(Array(6).fill(0));
+    expect([...(await engine.compare(0, 1))]).toEqual(Array(6).fill(0));
+    for (const d of await engine.compare(0, 2)) expect(d).toBeGreaterThan(0);
+  });
+});
+
+test('a watcher follows from branch to branch', async () => {
+  await engine.reset();
+  const watcher = new Watcher();
+  await engine.watch(watch, watcher.take);
+  await say(engine, prompt, 8);
+  await engine.settled();
+  const before = structuredClone(watcher.records);
+  await engine.fork(40, 9, []);
+  await goOn(engine, 5);
+  await engine.settled();
+  const ids = engine.branches()[1]!.ids;
+  expect(watcher.records.map((r) => r.id)).toEqual(ids.slice(0, watcher.records.length));
+  expect(watcher.records.length).toBeGreaterThanOrEqual(45);
+  expect(watcher.records.slice(0, 40)).toEqual(before.slice(0, 40));
+  await engine.select(0);
+  await engine.settled();
+  expect(watcher.records).toEqual(before);
+  await engine.watch(null, () => {});
+});
+
+test('nothing is left of branches after a reset', async () => {
+  await engine.reset();
+  const before = { ...gpu.bytes };
+  await say(engine, prompt, 4);
+  await engine.fork(60, 5, [{ kind: 'zero', layers: [0, 1], heads: [0], from: 30 }]);
+  await goOn(engine, 2);
+  await engine.fork(30, 5, []);
+  await engine.reset();
+  expect(gpu.bytes).toEqual(before);
+  expect(engine.branches()).toHaveLength(1);
+});
+
+test('what makes no branch is refused', async () => {
+  await engine.reset();
+  await expect(goOn(engine, 1)).rejects.toThrow(/nothing to go on from/);
+  await say(engine, prompt, 2);
+  await expect(engine.fork(0, null, [])).rejects.toMatchObject({ name: 'Refused' });
+  await expect(engine.fork(500, null, [])).rejects.toThrow(/tokens 0 to 81/);
+  await expect(engine.fork(5, 512, [])).rejects.toThrow(/no token id/);
+  await expect(engine.select(7)).rejects.toThrow(/no branch 7/);
+  const hold: Intervention = { kind: 'hold', layers: [0], heads: [0], from: 3 };
+  await expect(engine.fork(5, null, [{ ...hold, layers: [2] }])).rejects.toThrow(/layer 2/);
+  await expect(engine.fork(5, null, [{ ...hold, heads: [2] }])).rejects.toThrow(/head 2/);
+  expect(engine.branches()).toHaveLength(1);
+});
