@@ -209,8 +209,9 @@ function compareKeys(a: Key, b: Key): number {
 }
 
 /** The browser's quota error under our name; everything else as it is. */
-function asQuota(cause: unknown): unknown {
-  if ((cause as Error | null)?.name !== 'QuotaExceededError') return cause;
+function asQuota(cause: unknown): Error {
+  if (!(cause instanceof Error)) return new DOMException(String(cause), 'AbortError');
+  if (cause.name !== 'QuotaExceededError') return cause;
   return new PalimpsestError('QuotaExceeded', 'The browser has no room to store more weights');
 }
 

@@ -31,7 +31,7 @@ export class FakeLocks {
             mode,
             grant: (lock) => {
               signal?.removeEventListener('abort', aborted);
-              Promise.resolve(lock)
+              void Promise.resolve(lock)
                 .then(work)
                 .then(resolve, reject)
                 .then(() => this.#release(request));
