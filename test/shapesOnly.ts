@@ -1,0 +1,125 @@
+/**
+ * A GPU for shapes: Dawn's null backend, which compiles and validates everything and computes nothing, with buffers that
+ * are cut to a few bytes. A model of any size fits; what it would not be allowed to bind or dispatch is still refused.
+ *
+ * The null backend allows 8 storage buffers per stage and the floor 10: a program with more than 8 is compiled on the
+ * adapter of the kernel tests, and an empty one stands in for it.
+ */
+import { nodeGpu, nullGpu } from '../tools/nodeGpu.ts';
+import { FLOOR } from '../workers/gpu.ts';
+
+const KEPT_BYTES = 256;
+const NULL_STORAGE_BUFFERS = 8;
+
+/** `programs` gets the label of every pipeline made. */
+export function shapesOnlyGpu(programs: string[]): GPU {
+  const gpu = nullGpu();
+  return {
+    wgslLanguageFeatures: gpu.wgslLanguageFeatures,
+    async requestAdapter() {
+      const adapter = (await gpu.requestAdapter())!;
+      const { features, info } = adapter;
+      const limits: Record<string, number> = {};
+      for (const name in adapter.limits) limits[name] = adapter.limits[name as 'maxBufferSize'];
+      limits.maxStorageBuffersPerShaderStage = FLOOR.storageBuffers;
+      const requestDevice = async (wanted: GPUDeviceDescriptor) => {
+        const requiredLimits = { ...wanted.requiredLimits };
+        delete requiredLimits.maxStorageBuffersPerShaderStage;
+        const device = await adapter.requestDevice({ ...wanted, requiredLimits });
+        return withoutContents(device, await computingDevice(), programs);
+      };
+      return { limits, features, info, requestDevice };
+    },
+  } as unknown as GPU;
+}
+
+let computing: Promise<GPUDevice> | undefined;
+
+/** A device that has the floor's storage buffers, and subgroups where the adapter has them. */
+function computingDevice(): Promise<GPUDevice> {
+  computing ??= (async () => {
+    const adapter = (await (
+      await nodeGpu({ toggles: ['disable_workgroup_init'] })
+    ).requestAdapter())!;
+    return adapter.requestDevice({
+      requiredFeatures: (['subgroups', 'shader-f16'] as const).filter((f) =>
+        adapter.features.has(f),
+      ),
+      requiredLimits: { maxStorageBuffersPerShaderStage: FLOOR.storageBuffers },
+    });
+  })();
+  return computing;
+}
+
+function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]): GPUDevice {
+  const { queue, limits } = device;
+  const createBuffer = device.createBuffer.bind(device);
+  const createShaderModule = device.createShaderModule.bind(device);
+  const createBindGroup = device.createBindGroup.bind(device);
+  const createBindGroupLayout = device.createBindGroupLayout.bind(device);
+  const createPipelineLayout = device.createPipelineLayout.bind(device);
+  const createComputePipelineAsync = device.createComputePipelineAsync.bind(device);
+  const empty = createShaderModule({ code: '@compute @workgroup_size(1) fn empty() {}' });
+  const codes = new Map<GPUShaderModule, string>();
+  /** Layouts with more storage buffers than the null backend allows, as they were wanted; what is left here binds the others. */
+  const larger = new Map<GPUBindGroupLayout, GPUBindGroupLayoutDescriptor>();
+  const largerPipelines = new Map<GPUPipelineLayout, GPUBindGroupLayoutDescriptor>();
+
+  return Object.assign(device, {
+    createBuffer(wanted: GPUBufferDescriptor) {
+      if (wanted.size > limits.maxBufferSize) {
+        throw new Error(`${wanted.label}: ${wanted.size} bytes, ${limits.maxBufferSize} allowed`);
+      }
+      return createBuffer({ ...wanted, size: Math.min(wanted.size, KEPT_BYTES) });
+    },
+    createShaderModule(wanted: GPUShaderModuleDescriptor) {
+      const module = createShaderModule(wanted);
+      codes.set(module, wanted.code);
+      return module;
+    },
+    createBindGroupLayout(wanted: GPUBindGroupLayoutDescriptor) {
+      const entries = [...wanted.entries];
+      const storage = entries.filter((entry) => entry.buffer?.type !== 'uniform');
+      if (storage.length <= NULL_STORAGE_BUFFERS) return createBindGroupLayout(wanted);
+      const layout = createBindGroupLayout({ entries: storage.slice(0, NULL_STORAGE_BUFFERS) });
+      larger.set(layout, wanted);
+      return layout;
+    },
+    createPipelineLayout(wanted: GPUPipelineLayoutDescriptor) {
+      const layout = createPipelineLayout(wanted);
+      const [group, ...more] = wanted.bindGroupLayouts;
+      const full = larger.get(group!);
+      if (full && more.length > 0) throw new Error('a larger layout stands alone');
+      if (full) largerPipelines.set(layout, full);
+      return layout;
+    },
+    createBindGroup(wanted: GPUBindGroupDescriptor) {
+      if (!larger.has(wanted.layout)) return createBindGroup(wanted);
+      const bound = [...larger.get(wanted.layout)!.entries]
+        .filter((entry) => entry.buffer?.type !== 'uniform')
+        .slice(0, NULL_STORAGE_BUFFERS)
+        .map((entry) => entry.binding);
+      const entries = [...wanted.entries].filter((entry) => bound.includes(entry.binding));
+      return createBindGroup({ layout: wanted.layout, entries });
+    },
+    async createComputePipelineAsync(wanted: GPUComputePipelineDescriptor) {
+      programs.push(wanted.label!);
+      const layout = wanted.layout as GPUPipelineLayout;
+      const full = largerPipelines.get(layout);
+      if (!full) return createComputePipelineAsync(wanted);
+      const module = other.createShaderModule({ code: codes.get(wanted.compute.module)! });
+      await other.createComputePipelineAsync({
+        layout: other.createPipelineLayout({
+          bindGroupLayouts: [other.createBindGroupLayout(full)],
+        }),
+        compute: { ...wanted.compute, module },
+      });
+      return createComputePipelineAsync({ layout, compute: { module: empty } });
+    },
+    queue: {
+      writeBuffer: () => {},
+      submit: (commands: GPUCommandBuffer[]) => queue.submit(commands),
+      onSubmittedWorkDone: () => queue.onSubmittedWorkDone(),
+    },
+  });
+}

@@ -1,0 +1,76 @@
+/**
+ * All programs of whole models compile, and all their calls are legal, on a device with exactly the floor's limits: of the
+ * embedded model and of the 48B, as a GPU and as a processor runs them, with and without subgroups. Shapes alone: no
+ * weights, nothing is computed.
+ */
+import { expect, test, vi } from 'vitest';
+import { modelSources } from '../../tools/nodeEngine.ts';
+import { modelConfig } from '../../workers/config.ts';
+import { openGguf, type ByteSource } from '../../workers/gguf.ts';
+import { FLOOR, Gpu } from '../../workers/gpu.ts';
+import * as K from '../../workers/kernels.ts';
+import { Model } from '../../workers/model.ts';
+import type * as Quant from '../../workers/quant.ts';
+import { State } from '../../workers/state.ts';
+import { shapesOnlyGpu } from '../shapesOnly.ts';
+import { kimiLinear48B } from './kimiLinear48B.ts';
+
+vi.mock('../../workers/quant.ts', async (original) => {
+  const quant = await original<typeof Quant>();
+  /** Repacked zeros, without the work. */
+  const repack = (type: Quant.TensorType, _: Uint8Array, rows: number, cols: number) => {
+    const { codeWords, scaleWords } = quant.packedRow(type, cols);
+    const scales = scaleWords > 0 ? new Uint32Array(rows * scaleWords) : null;
+    return { codes: new Uint32Array(rows * codeWords), scales };
+  };
+  return { ...quant, repack };
+});
+
+const models: [name: string, shards: () => ByteSource[], contextTokens: number][] = [
+  ['the embedded model', () => modelSources('palimpsest-150m'), 8192],
+  ['the 48B model, four layers', () => [kimiLinear48B(4)], 1_048_576],
+];
+const tunings = ['gpu', 'cpu'] as const;
+const features = [['subgroups', 'shader-f16'], []] satisfies GPUFeatureName[][];
+const variants = models.flatMap(([name, shards, contextTokens]) =>
+  tunings.flatMap((tuning) =>
+    features.map((features) => ({ name, shards, contextTokens, tuning, features })),
+  ),
+);
+
+test.each(variants)(
+  '$name as a $tuning, with [$features]',
+  async ({ shards, contextTokens, tuning, features }) => {
+    const programs: string[] = [];
+    const gpu = await Gpu.open(shapesOnlyGpu(programs), { floor: true, features });
+    expect(gpu.report).toMatchObject({ features, maxBindingBytes: FLOOR.bindingBytes });
+    const file = await openGguf(shards());
+    const config = modelConfig(file);
+    const model = await Model.load(gpu, file, config, tuning, () => {});
+    const state = new State(gpu, config, contextTokens, features.length > 0 ? 'f16' : 'f32');
+    expect(state.contextLimit).toBe(contextTokens);
+    await gpu.guard('all of the context', async () => {
+      state.reserve(contextTokens);
+      await model.attach(state, null);
+    });
+    expect(programs.length).toBeGreaterThan(25);
+
+    const ids = (count: number) => Array<number>(count).fill(0);
+    await gpu.guard('the calls of every phase', async () => {
+      model.prefill(ids(model.prefillTokens), contextTokens - model.prefillTokens);
+      model.study(ids(model.scoreTokens), 0);
+      model.repeatStep(0, contextTokens - 1);
+      await gpu.idle();
+    });
+    expect(new Set(programs)).toContain('mla_attend');
+    // What is too large for a dispatch would have been refused.
+    const program = gpu.program(K.norm, [K.sumTree], { D: config.width, EPS: 1e-5 });
+    await gpu.ready();
+    const tensor = gpu.tensor('scratch', 'x', [1]);
+    const call = gpu.bind(program, { x: tensor, w: tensor, h: gpu.tensor('scratch', 'h', [1]) });
+    const tooLarge = () => gpu.submit(gpu.record([call], 65_536));
+    await expect(gpu.guard('a dispatch', tooLarge)).rejects.toThrow(/65535/);
+    gpu.destroy();
+  },
+  60_000,
+);
