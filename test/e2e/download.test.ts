@@ -198,6 +198,29 @@ test('a model that this browser has no room for is refused with both numbers', a
   await session.send('Storage.overrideQuotaForOrigin', { origin: here });
 });
 
+test('where storage is denied a model lives in memory, and that is said', async () => {
+  // The same page again, its worker without what a browser that blocks storage does not give.
+  const denied =
+    "indexedDB.open = () => { throw new DOMException('Access is denied.', 'SecurityError') };";
+  for (const [path, file] of [...server.files]) {
+    if (path.startsWith('m') || path.startsWith('denied/')) continue;
+    const isWorker = path.includes('download.worker');
+    const bytes = isWorker ? Buffer.concat([Buffer.from(denied), file.bytes]) : file.bytes;
+    server.files.set(`denied/${path}`, { ...file, bytes });
+  }
+  const model = serve(3 * mebibyte, 2 * mebibyte);
+  const tab = await openLab(context, `${origin}denied/`);
+  expect(await readIn(tab, model)).toEqual(model.hashes);
+  const status = await tab.evaluate((name) => lab.status(name), model.model);
+  expect(status).toMatchObject({ place: 'memory', state: 'complete' });
+  expect(status.placeNote).toContain('gives no storage here (Access is denied.)');
+  expect(await tab.evaluate(() => lab.room())).toMatchObject({ place: 'memory' });
+  expect(await tab.evaluate(() => lab.list())).toMatchObject([{ model: model.model }]);
+  await tab.reload();
+  await tab.waitForFunction(() => 'lab' in globalThis);
+  expect(await tab.evaluate(() => lab.list())).toEqual([]);
+});
+
 test('two tabs: one download, and neither can delete under the other', async () => {
   const model = serve(5 * mebibyte, 5 * mebibyte, 20 * mebibyte);
   const second = await openLab(context, origin);
