@@ -7,6 +7,7 @@ import {
   PalimpsestError,
   type DeviceReport,
   type EngineApi,
+  type HubRepository,
   type Loaded,
   type LoadProgress,
   type MemoryApi,
@@ -43,6 +44,7 @@ export interface Weights {
   ): Promise<Verification>;
   remove(model: string): Promise<void>;
   room(): Promise<Room>;
+  repository(repository: string, revision: string): Promise<HubRepository>;
   adopt(files: File[]): Promise<string>;
   keep(model: string, report: (p: LoadProgress) => void): Promise<string>;
   /** For an export: the shards, and verified bytes of one. */
@@ -165,6 +167,7 @@ export function connectWeights(worker: Worker): Weights {
       watchers.delete(model);
     },
     room: () => calls.ask(() => api.room()),
+    repository: (repository, revision) => calls.ask(() => api.repository(repository, revision)),
     async adopt(files) {
       const model = await calls.ask(() => api.adopt(files));
       adopted.add(model);

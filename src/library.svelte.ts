@@ -5,6 +5,8 @@
  */
 import {
   PalimpsestError,
+  type GgufChoice,
+  type HubRepository,
   type Manifest,
   type Room,
   type StoredModel,
@@ -47,6 +49,8 @@ export class Library {
   brought = $state.raw<Brought[]>([]);
   /** Why the store could not be listed. */
   failure = $state.raw<Failure | null>(null);
+  /** What the repository that was looked at last offers. */
+  offer = $state.raw<HubRepository | null>(null);
   /** Why what was brought last could not be taken. */
   bringFailure = $state.raw<Failure | null>(null);
   /** True once the browser was asked for storage that it does not delete by itself, and did not agree. */
@@ -173,7 +177,7 @@ export class Library {
       );
       const text =
         damagedPieces === 0
-          ? `Verified: every stored byte hashes to what it should (${formatCount(pieces)} SHA-256).`
+          ? 'Verified: every stored byte hashes to what it should.'
           : `Damaged: ${formatCount(damagedPieces)} of ${formatCount(pieces)} pieces. They are dropped, and the next use fetches them again.`;
       this.#tell(model, { kind: 'done', text });
     });
@@ -261,6 +265,22 @@ export class Library {
       this.bringFailure = toFailure(thrown);
       return null;
     }
+  }
+
+  /** Look what a repository of the Hugging Face hub offers. */
+  async lookAtRepository(repository: string, revision: string): Promise<void> {
+    this.bringFailure = null;
+    this.offer = null;
+    try {
+      this.offer = await this.#weights.repository(repository, revision);
+    } catch (thrown) {
+      this.bringFailure = toFailure(thrown);
+    }
+  }
+
+  /** Take one of a repository's models. Answers the name to load it by; null if it cannot be had. */
+  async bringChoice({ files }: GgufChoice): Promise<string | null> {
+    return this.bringAddress(files[0]!.address);
   }
 
   #bring(one: Brought): void {

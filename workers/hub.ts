@@ -2,48 +2,8 @@
  * Models on the Hugging Face hub: what a repository offers, said before anything large is fetched. The hub's client
  * (@huggingface/hub) is loaded when a repository is first looked at. No account is used: what needs one is explained.
  */
-import { PalimpsestError } from './protocol.ts';
+import { PalimpsestError, type GgufChoice, type HubFile, type HubRepository } from './protocol.ts';
 import type { World } from './transfer.ts';
-
-export interface HubFile {
-  /** Its path in the repository. */
-  path: string;
-  bytes: number;
-  /** Lower-case hex, where the hub knows it: of all large files. */
-  sha256: string | null;
-  /** Where its bytes are, by range. It names the commit, so what is there does not change. */
-  address: string;
-}
-
-/** A GGUF file, or all shards of a split one. */
-export interface GgufChoice {
-  /** The file's name without its ending and its shard's number. */
-  name: string;
-  /** Its encoding as the name states it, e.g. "Q4_K_M"; '' where it states none. */
-  quant: string;
-  /** False where that encoding is known not to be read. */
-  readable: boolean;
-  bytes: number;
-  files: HubFile[];
-  /** How many shards the name promises and the repository lacks. */
-  missingShards: number;
-}
-
-/** What a repository offers. */
-export interface HubRepository {
-  /** "owner/name". */
-  id: string;
-  /** The commit that the revision stands for. */
-  commit: string;
-  /** '' where its authors state none. */
-  license: string;
-  /** The page for people. */
-  page: string;
-  /** The smallest first. */
-  gguf: GgufChoice[];
-  /** The files of a safetensors checkpoint of Kimi Linear, config.json and tokenizer included; null without one. */
-  checkpoint: { bytes: number; files: HubFile[] } | null;
-}
 
 /** Where the hub is and how it is reached. */
 export interface Hub {

@@ -5,8 +5,10 @@
  */
 import { describeFiles, describeModel, fileAddress, isRemote, keptName } from './catalog.ts';
 import { Download, type Source } from './download.ts';
+import { HUB_URL, listRepository } from './hub.ts';
 import {
   PalimpsestError,
+  type HubRepository,
   type LoadProgress,
   type Manifest,
   type Room,
@@ -479,7 +481,12 @@ export class Library implements WeightsApi {
     return undefined;
   }
 
-  // ---------------------------------------------------------------------------------------- local files
+  // --------------------------------------------------------------------------------------- bringing one
+
+  repository(repository: string, revision: string): Promise<HubRepository> {
+    const hub = { url: HUB_URL, fetch: this.#world.fetch, waitMs: this.#limits.stallMs };
+    return listRepository(hub, repository, revision);
+  }
 
   async adopt(files: File[]): Promise<string> {
     const { record, sorted } = describeFiles(files, this.#limits.pieceBytes);

@@ -129,6 +129,47 @@ export interface Verification {
   damagedPieces: number;
 }
 
+/** A file of a repository on the Hugging Face hub. */
+export interface HubFile {
+  /** Its path in the repository. */
+  path: string;
+  bytes: number;
+  /** Lower-case hex, where the hub knows it: of all large files. */
+  sha256: string | null;
+  /** Where its bytes are, by range. It names the commit, so what is there does not change. */
+  address: string;
+}
+
+/** A GGUF file, or all shards of a split one. */
+export interface GgufChoice {
+  /** The file's name without its ending and its shard's number. */
+  name: string;
+  /** Its encoding as the name states it, e.g. "Q4_K_M"; '' where it states none. */
+  quant: string;
+  /** False where that encoding is known not to be read. */
+  readable: boolean;
+  bytes: number;
+  files: HubFile[];
+  /** How many shards the name promises and the repository lacks. */
+  missingShards: number;
+}
+
+/** What a repository offers. */
+export interface HubRepository {
+  /** "owner/name". */
+  id: string;
+  /** The commit that the revision stands for. */
+  commit: string;
+  /** '' where its authors state none. */
+  license: string;
+  /** The page for people. */
+  page: string;
+  /** The smallest first. */
+  gguf: GgufChoice[];
+  /** The files of a safetensors checkpoint of Kimi Linear, config.json and tokenizer included; null without one. */
+  checkpoint: { bytes: number; files: HubFile[] } | null;
+}
+
 /**
  * What the weights worker offers: a model is opened once and then read by byte range.
  * The port comes from Comlink's `createEndpoint`, so weights never pass through the page.
@@ -177,6 +218,13 @@ export interface WeightsApi {
   /** Delete a model; pieces that other models share stay. Fails: Refused while any tab uses it. */
   remove(model: string): Promise<void>;
   room(): Promise<Room>;
+
+  /**
+   * What a repository of the Hugging Face hub offers: "owner/name" or the address of its page, at a branch, tag or commit
+   * ('' for the main one). A GGUF choice is opened by its first file's address.
+   * Fails: Refused, DownloadFailed, Unsupported.
+   */
+  repository(repository: string, revision: string): Promise<HubRepository>;
 
   /** Use local .gguf files in place, all shards of a split one. Answers the name to open them by. Fails: Refused. */
   adopt(files: File[]): Promise<string>;

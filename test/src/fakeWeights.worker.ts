@@ -49,7 +49,7 @@ function statusOf(model: string): WeightsStatus {
   };
 }
 
-const weights: Omit<WeightsApi, 'adopt' | 'keep'> = {
+const weights: Omit<WeightsApi, 'adopt' | 'keep' | 'repository'> = {
   async describe(model) {
     if (model.includes('absent'))
       throw new PalimpsestError('DownloadFailed', `${model} answered 404`);

@@ -2,9 +2,9 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { tinyCheckpoint } from '../../tools/fixtures/tinyCheckpoint.ts';
-import { listRepository, type Hub, type HubFile } from '../../workers/hub.ts';
+import { listRepository, type Hub } from '../../workers/hub.ts';
 import { importCheckpoint } from '../../workers/importModel.ts';
-import type { ErrorName } from '../../workers/protocol.ts';
+import type { ErrorName, HubFile } from '../../workers/protocol.ts';
 import { remoteSource } from '../../workers/remoteSource.ts';
 import { limits, type World } from '../../workers/transfer.ts';
 import { FakeLocks } from '../fault/locks.ts';
