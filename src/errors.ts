@@ -61,7 +61,7 @@ export const explanations: Record<Failure['name'], Explanation> = {
   QuotaExceeded: {
     title: 'The browser has no room for the model',
     advice:
-      'Free some disk space or the storage of other sites, then try again. Private windows have little room.',
+      'What has arrived is kept. Delete a model under Storage, or free room on the disk, then try again. Private windows have little room.',
     remedy: 'load',
   },
   ContextFull: {

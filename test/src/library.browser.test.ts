@@ -1,0 +1,167 @@
+import { flushSync, mount, unmount } from 'svelte';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { page } from 'vitest/browser';
+import type { Weights } from '../../src/client.ts';
+import { Library } from '../../src/library.svelte.ts';
+import Transfer from '../../src/model/Transfer.svelte';
+import '../../src/style.css';
+import { PalimpsestError, type Room, type WeightsStatus } from '../../workers/protocol.ts';
+
+const model = 'https://host/m/';
+const status: WeightsStatus = {
+  model,
+  name: 'm',
+  license: 'mit',
+  place: 'disk',
+  placeNote: '',
+  state: 'downloading',
+  totalBytes: 100_000_000,
+  storedBytes: 30_000_000,
+  receivedBytes: 40_000_000,
+  pieces: 8,
+  storedPieces: 2,
+  repairedPieces: 0,
+  bytesPerSec: 12_000_000,
+  secondsLeft: 5,
+  note: '',
+  error: null,
+};
+const full = { name: 'QuotaExceeded', message: 'm needs 60.0 MB, 1.0 MB free.' } as const;
+
+/** Weights that say what a test makes them say; a call it does not name fails. */
+function scripted(parts: Partial<Weights>): Weights {
+  const room: Room = {
+    place: 'disk',
+    placeNote: '',
+    quotaBytes: 10,
+    usedBytes: 1,
+    freeBytes: 9,
+    persisted: true,
+  };
+  const weights: Partial<Weights> = {
+    list: () => Promise.resolve([]),
+    room: () => Promise.resolve(room),
+    watch: () => Promise.resolve(),
+    close: () => Promise.resolve(),
+    ...parts,
+  };
+  return weights as Weights;
+}
+
+let shown: ReturnType<typeof mount> | null = null;
+afterEach(async () => {
+  if (shown) await unmount(shown);
+  shown = null;
+  document.body.replaceChildren();
+});
+
+describe('what becomes of a download', () => {
+  test('one that failed stays open, so that its reason stays; one that is done is let go', async () => {
+    const closed: string[] = [];
+    let outcome = Promise.reject<void>(new PalimpsestError(full.name, full.message));
+    const library = new Library(
+      scripted({
+        watch: async (_, report) => report({ ...status, state: 'failed', error: full }),
+        download: () => outcome,
+        close: async (model) => void closed.push(model),
+      }),
+      () => false,
+    );
+    await library.download(model);
+    expect(library.known(model).status?.error).toEqual(full);
+    expect(library.work(model)).toBeNull();
+    expect(closed).toEqual([]);
+    outcome = Promise.resolve();
+    await library.download(model);
+    expect(closed).toEqual([model]);
+  });
+
+  test('a model that the engine uses is not closed by deleting it, and the refusal is kept', async () => {
+    const close = vi.fn(() => Promise.resolve());
+    const library = new Library(
+      scripted({
+        close,
+        remove: () => Promise.reject(new PalimpsestError('Refused', 'm is in use')),
+      }),
+      (used) => used === model,
+    );
+    expect(await library.remove(model)).toBe(false);
+    expect(close).not.toHaveBeenCalled();
+    expect(library.work(model)).toEqual({
+      kind: 'failed',
+      failure: { name: 'Refused', message: 'm is in use' },
+    });
+  });
+
+  test('verifying tells how far it is, then what it found; a late report changes nothing', async () => {
+    let late: (done: number, total: number) => void = () => {};
+    const library = new Library(
+      scripted({
+        verify: async (_, report) => {
+          report(5, 10);
+          expect(library.work(model)).toEqual({
+            kind: 'verifying',
+            doneBytes: 5,
+            totalBytes: 10,
+          });
+          expect(library.busy(model)).toBe(true);
+          late = report;
+          return { pieces: 4, damagedPieces: 1 };
+        },
+      }),
+      () => false,
+    );
+    await library.verify(model);
+    const told = library.work(model);
+    expect(told).toMatchObject({ kind: 'done', text: expect.stringContaining('1 of 4') });
+    late(10, 10);
+    expect(library.work(model)).toEqual(told);
+    expect(library.busy(model)).toBe(false);
+  });
+});
+
+describe('how it is shown', () => {
+  const acts = { download: vi.fn(), pause: vi.fn(), cancel: vi.fn(), freeRoom: vi.fn() };
+  beforeEach(() => Object.values(acts).forEach((act) => act.mockClear()));
+
+  function show(part: Partial<WeightsStatus>): void {
+    shown = mount(Transfer, {
+      target: document.body,
+      props: { status: { ...status, ...part }, ...acts },
+    });
+    flushSync();
+  }
+
+  test('bytes, rate, time left, pieces verified; it can be held and ended', async () => {
+    show({ note: 'The connection broke, trying again' });
+    await expect.element(page.getByText('40 MB of 100 MB · 12 MB/s · 5.0 s left')).toBeVisible();
+    await expect.element(page.getByText('2 of 8 pieces verified by SHA-256')).toBeVisible();
+    await expect.element(page.getByText('The connection broke, trying again')).toBeVisible();
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    expect([acts.pause, acts.cancel].map((act) => act.mock.calls.length)).toEqual([1, 1]);
+  });
+
+  test('a full disk keeps what is there, and offers to free room', async () => {
+    show({ state: 'failed', error: full });
+    const alert = page.getByRole('alert');
+    await expect.element(alert).toHaveTextContent('m needs 60.0 MB, 1.0 MB free.');
+    await expect.element(alert).toHaveTextContent('What has arrived is kept.');
+    await alert.getByRole('button', { name: 'Free room' }).click();
+    await page.getByRole('button', { name: 'Try again' }).click();
+    expect([acts.freeRoom, acts.download].map((act) => act.mock.calls.length)).toEqual([1, 1]);
+  });
+
+  test('a repair is told while it goes on, and afterwards', async () => {
+    show({ repairedPieces: 2 });
+    await expect
+      .element(page.getByText('2 stored pieces were damaged or missing and are fetched again.'))
+      .toBeVisible();
+    await unmount(shown!);
+    show({ repairedPieces: 1, state: 'complete' });
+    await expect
+      .element(page.getByText(/^One stored piece was damaged or missing; it was fetched again/))
+      .toBeVisible();
+    expect(page.getByRole('progressbar').elements()).toHaveLength(0);
+  });
+});
