@@ -106,7 +106,8 @@ export class Branches {
   /** Forget all lines but a fresh one. The state must be cleared by the caller. */
   clear(): void {
     for (const line of this.#lines) {
-      for (const snapshot of new Set([...line.checkpoints, ...line.snapshots])) this.#state.drop(snapshot);
+      for (const snapshot of new Set([...line.checkpoints, ...line.snapshots]))
+        this.#state.drop(snapshot);
       if (line.aside) {
         this.#state.drop(line.aside.end);
         this.#state.drop(line.aside.rows);

@@ -77,7 +77,8 @@ export class Changes {
         const memory = (state.layers[layer] as KdaState).memory;
         const replace = (source: Tensor) => {
           const head = keys * V;
-          const apply = () => heads.forEach((h) => gpu.copy(source, h * head, memory, h * head, head));
+          const apply = () =>
+            heads.forEach((h) => gpu.copy(source, h * head, memory, h * head, head));
           events.push({ position: from, apply });
         };
         switch (kind) {
@@ -95,7 +96,11 @@ export class Changes {
             replace(own('an empty memory', [H, keys, V], new Float32Array(H * keys * V)));
             break;
           case 'swap': {
-            const copy = gpu.tensor('scratch', `memory of branch ${intervention.branch}`, [H, keys, V]);
+            const copy = gpu.tensor('scratch', `memory of branch ${intervention.branch}`, [
+              H,
+              keys,
+              V,
+            ]);
             tensors.push(copy);
             gpu.copy(sources.memory(layer, intervention.branch), 0, copy, 0, H * keys * V);
             replace(copy);
@@ -157,7 +162,13 @@ function changesNothing(intervention: Intervention): boolean {
   return neutral || layers.length === 0 || heads.length === 0;
 }
 
-function changeTable(H: number, heads: number[], factor: number, strength: number, from: number): Float32Array {
+function changeTable(
+  H: number,
+  heads: number[],
+  factor: number,
+  strength: number,
+  from: number,
+): Float32Array {
   const table = new ArrayBuffer(16 * H);
   const [floats, words] = [new Float32Array(table), new Uint32Array(table)];
   for (let h = 0; h < H; h++) {
@@ -201,12 +212,19 @@ function checkPlace(intervention: Intervention, config: ModelConfig): void {
   };
   const { layers, heads, from } = intervention;
   const wrongLayer = layers.find((l) => config.layers[l]?.kind !== 'kda');
-  if (wrongLayer !== undefined) refuse(`layer ${wrongLayer} has no recurrent memory. Choose KDA layers.`);
+  if (wrongLayer !== undefined)
+    refuse(`layer ${wrongLayer} has no recurrent memory. Choose KDA layers.`);
   const wrongHead = heads.find((h) => !Number.isInteger(h) || h < 0 || h >= config.heads);
-  if (wrongHead !== undefined) refuse(`there is no head ${wrongHead}; heads go from 0 to ${config.heads - 1}.`);
+  if (wrongHead !== undefined)
+    refuse(`there is no head ${wrongHead}; heads go from 0 to ${config.heads - 1}.`);
   if (!Number.isInteger(from) || from < 0) refuse(`${from} is no position. Count tokens from 0.`);
-  if (intervention.kind === 'forgetting' && !(intervention.factor >= 0 && intervention.factor <= 1e6)) {
-    refuse(`a factor of ${intervention.factor} makes no sense. Choose 0 (never forgets) or more; 1 changes nothing.`);
+  if (
+    intervention.kind === 'forgetting' &&
+    !(intervention.factor >= 0 && intervention.factor <= 1e6)
+  ) {
+    refuse(
+      `a factor of ${intervention.factor} makes no sense. Choose 0 (never forgets) or more; 1 changes nothing.`,
+    );
   }
   if (intervention.kind === 'forget' && !(intervention.token >= 0 && intervention.token < from)) {
     refuse(`token ${intervention.token} is not before token ${from}. Choose an earlier one.`);

@@ -123,7 +123,11 @@ export function norm(values: ArrayLike<number>): number {
  * Singular values of a matrix [rows, columns], largest first: one-sided Jacobi rotations of its columns (or of its rows
  * where those are fewer) until all are orthogonal.
  */
-export function singularValues(matrix: ArrayLike<number>, rows: number, columns: number): Float64Array {
+export function singularValues(
+  matrix: ArrayLike<number>,
+  rows: number,
+  columns: number,
+): Float64Array {
   const turned = columns > rows;
   const [m, n] = turned ? [columns, rows] : [rows, columns];
   // Columns one after another.

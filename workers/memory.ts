@@ -111,7 +111,8 @@ export class Memory {
 
   /** Between two calls, the history being up to date: a place for a snapshot. */
   async rest(): Promise<void> {
-    if (this.#recording && this.line.path.mayRest(this.#state.position)) await this.#recording.keep();
+    if (this.#recording && this.line.path.mayRest(this.#state.position))
+      await this.#recording.keep();
   }
 
   /** The present branch goes back to its first `position` tokens. */
@@ -240,7 +241,10 @@ export class Memory {
   ): Promise<Answers['gates']> {
     this.#checkHead(layer, 0);
     if (!(from >= 0 && from < to)) {
-      throw new PalimpsestError('Refused', `There are no tokens from ${from} to ${to}. Ask for at least one.`);
+      throw new PalimpsestError(
+        'Refused',
+        `There are no tokens from ${from} to ${to}. Ask for at least one.`,
+      );
     }
     const { H, K } = recording.probe.sizes;
     const { values, words } = await (await this.#historyUpTo(recording, layer, to)).read(from, to);
@@ -297,14 +301,20 @@ export class Memory {
     { layer, head, position }: Extract<Inquiry, { kind: 'reach' }>,
   ): Promise<Answers['reach']> {
     const tokens = position + 1;
-    if (this.#config.layers[layer]?.kind === 'mla') return this.#attention(recording, layer, head, tokens);
+    if (this.#config.layers[layer]?.kind === 'mla')
+      return this.#attention(recording, layer, head, tokens);
     this.#checkHead(layer, head);
     const history = await this.#historyUpTo(recording, layer, tokens);
     return { weights: M.reach(recording.probe.sizes, await history.read(0, tokens), head) };
   }
 
   /** The softmax row of an MLA layer, from its query in the latent's terms and the cache. */
-  async #attention(recording: Recording, layer: number, head: number, tokens: number): Promise<Answers['reach']> {
+  async #attention(
+    recording: Recording,
+    layer: number,
+    head: number,
+    tokens: number,
+  ): Promise<Answers['reach']> {
     const { ownKey, sharedKey, query, latent } = this.#config.mla;
     this.#checkHeadNumber(head);
     const sight = await this.#lookAt(recording, tokens);
@@ -350,7 +360,11 @@ export class Memory {
     for (const best of outlooks) {
       const three = best.slice(0, 3);
       layers.push(
-        three.map(({ id, logprob }) => ({ id, text: this.#piece(id), probability: Math.exp(logprob) })),
+        three.map(({ id, logprob }) => ({
+          id,
+          text: this.#piece(id),
+          probability: Math.exp(logprob),
+        })),
       );
     }
     return { layers };
@@ -381,7 +395,11 @@ export class Memory {
   // --------------------------------------------------------------------------------------------------- branches
 
   /** See MemoryApi.fork. Call where no token is under way. */
-  async fork(position: number, token: number | null, interventions: Intervention[]): Promise<Branch> {
+  async fork(
+    position: number,
+    token: number | null,
+    interventions: Intervention[],
+  ): Promise<Branch> {
     const parent = this.line;
     const ids = [...parent.history, ...parent.said];
     if (!Number.isInteger(position) || position < 1 || position >= ids.length) {
@@ -392,7 +410,10 @@ export class Memory {
     }
     const next = token ?? ids[position]!;
     if (!Number.isInteger(next) || next < 0 || next >= this.#config.vocabulary) {
-      throw new PalimpsestError('Refused', `${next} is no token id: they go from 0 to ${this.#config.vocabulary - 1}.`);
+      throw new PalimpsestError(
+        'Refused',
+        `${next} is no token id: they go from 0 to ${this.#config.vocabulary - 1}.`,
+      );
     }
     const at = Math.min(position, parent.history.length);
     const all = [...parent.interventions, ...interventions];
@@ -402,7 +423,7 @@ export class Memory {
     const line = await this.branches.fork(at, next, unchanged, all, changes);
     line.said = [...ids.slice(at, position), next];
     this.#recording?.forget(unchanged);
-    await this.#recut(line, unchanged);
+    this.#recut(line, unchanged);
     await this.attach();
     await this.#replay.goTo(at, null, unchanged);
     this.#model.use(this.#present);
@@ -416,7 +437,7 @@ export class Memory {
     const { end } = path;
     line.path.cut(unchanged);
     for (const call of path.calls(line.path.end, end)) {
-      for (let at = call.position; at < call.position + call.tokens; ) {
+      for (let at = call.position; at < call.position + call.tokens;) {
         const last = call.position + call.tokens;
         const to = call.route === 'chunk' ? (line.changes?.end(at, last) ?? last) : last;
         line.path.add(to - at, call.route === 'few' && line.changes ? 'step' : call.route);
@@ -441,10 +462,15 @@ export class Memory {
   async #keyOf(layer: number, token: number): Promise<Float32Array> {
     const { heads: H } = this.#config;
     const { keys } = this.#config.kda;
-    const row = this.#gpu.tensor('scratch', 'a row of q, k and v', [H * (2 * keys + this.#config.kda.values)]);
+    const row = this.#gpu.tensor('scratch', 'a row of q, k and v', [
+      H * (2 * keys + this.#config.kda.values),
+    ]);
     try {
       return await this.#replay.away(this.#present, async () => {
-        const plans = await this.#model.plan(this.#state, taps(this.line.changes?.tap ?? null, keyTap(layer, row)));
+        const plans = await this.#model.plan(
+          this.#state,
+          taps(this.line.changes?.tap ?? null, keyTap(layer, row)),
+        );
         await this.#replay.goLookAt(token + 1, plans);
         return new Float32Array(await this.#gpu.read(row, H * keys, H * keys));
       });
@@ -479,7 +505,10 @@ export class Memory {
   async readyToProceed(): Promise<number[]> {
     const { line } = this;
     if (line.history.length === 0 && line.said.length === 0) {
-      throw new PalimpsestError('Refused', 'This branch is empty: there is nothing to go on from. Write something first.');
+      throw new PalimpsestError(
+        'Refused',
+        'This branch is empty: there is nothing to go on from. Write something first.',
+      );
     }
     if (line.said.length === 0) {
       const last = line.history.at(-1)!;
@@ -503,7 +532,8 @@ export class Memory {
     const { kda } = this.layers();
     const all = new Float32Array(kda.length * H);
     for (const [i, layer] of kda.entries()) {
-      const read = async (line: Line) => new Float32Array(await this.#gpu.read(this.#memoryOf(line, layer)));
+      const read = async (line: Line) =>
+        new Float32Array(await this.#gpu.read(this.#memoryOf(line, layer)));
       all.set(distances(await read(one), await read(other), sizes), i * H);
     }
     return all;
@@ -523,14 +553,20 @@ export class Memory {
 
   #checkHead(layer: number, head: number | 'median'): void {
     if (this.#config.layers[layer]?.kind !== 'kda') {
-      throw new PalimpsestError('Refused', `Layer ${layer} has no recurrent memory. Choose a KDA layer.`);
+      throw new PalimpsestError(
+        'Refused',
+        `Layer ${layer} has no recurrent memory. Choose a KDA layer.`,
+      );
     }
     if (head !== 'median') this.#checkHeadNumber(head);
   }
 
   #checkHeadNumber(head: number): void {
     if (!Number.isInteger(head) || head < 0 || head >= this.#config.heads) {
-      throw new PalimpsestError('Refused', `There is no head ${head}; heads go from 0 to ${this.#config.heads - 1}.`);
+      throw new PalimpsestError(
+        'Refused',
+        `There is no head ${head}; heads go from 0 to ${this.#config.heads - 1}.`,
+      );
     }
   }
 

@@ -32,8 +32,7 @@ export class Path {
   /** The next tokens were taken in, all in one prefill call or each by one step. */
   add(tokens: number, route: Route): void {
     const last = this.#pieces.at(-1);
-    const goesOn =
-      last?.route === route && (route !== 'chunk' || last.tokens % CHUNK_TOKENS === 0);
+    const goesOn = last?.route === route && (route !== 'chunk' || last.tokens % CHUNK_TOKENS === 0);
     if (goesOn) last.tokens += tokens;
     else this.#pieces.push({ position: this.end, tokens, route });
   }
@@ -53,7 +52,9 @@ export class Path {
 
   /** Whether the tokens before `position` end where a call may end without changing what comes after. */
   mayRest(position: number): boolean {
-    const piece = this.#pieces.find((p) => position >= p.position && position < p.position + p.tokens);
+    const piece = this.#pieces.find(
+      (p) => position >= p.position && position < p.position + p.tokens,
+    );
     return piece?.route !== 'chunk' || (position - piece.position) % CHUNK_TOKENS === 0;
   }
 
@@ -61,7 +62,7 @@ export class Path {
   *calls(from: number, to: number): Generator<Piece> {
     for (const piece of this.#pieces) {
       const end = Math.min(to, piece.position + piece.tokens);
-      for (let at = Math.max(from, piece.position); at < end; ) {
+      for (let at = Math.max(from, piece.position); at < end;) {
         const tokens = piece.route === 'chunk' ? Math.min(CHUNK_TOKENS, end - at) : end - at;
         yield { position: at, tokens, route: piece.route };
         at += tokens;

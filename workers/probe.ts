@@ -102,7 +102,8 @@ export class History {
       const count = Math.min(to, first + rows) - start;
       if (count <= 0) return;
       const bytes = await this.#gpu.read(part[which], (start - first) * width, count * width);
-      const values = into instanceof Float32Array ? new Float32Array(bytes) : new Uint32Array(bytes);
+      const values =
+        into instanceof Float32Array ? new Float32Array(bytes) : new Uint32Array(bytes);
       into.set(values, (start - from) * width);
     });
     await Promise.all(reads);
@@ -233,7 +234,10 @@ export class Probe {
       if (site === 'logits') {
         const VOCABULARY = this.#config.vocabulary;
         const consts = { VOCABULARY, SLICES: this.#slices, BEST, ...ring, FIRST: this.#logits };
-        plan.run(K.probeLogits, consts, { logits: tensor, records: this.#records }, [K.best, K.step]);
+        plan.run(K.probeLogits, consts, { logits: tensor, records: this.#records }, [
+          K.best,
+          K.step,
+        ]);
       }
     };
   }
@@ -263,7 +267,9 @@ export class Probe {
       if (layer !== history.layer) return;
       for (const { segment, rows } of history.segments) {
         const cut = { FIRST: segment.first, SEGMENT: segment.rows };
-        plan.run(K.probeKeep, { ...this.sizes, ...cut }, { ...inputs, u: this.#u, history: rows }, [K.step]);
+        plan.run(K.probeKeep, { ...this.sizes, ...cut }, { ...inputs, u: this.#u, history: rows }, [
+          K.step,
+        ]);
       }
     };
   }
@@ -292,7 +298,8 @@ export class Probe {
     return {
       stream: this.#stream,
       read: (site, layer) => {
-        if (site === 'bias') return this.#gpu.read(this.#bias.get(layer)!, 0, this.#config.moe.experts);
+        if (site === 'bias')
+          return this.#gpu.read(this.#bias.get(layer)!, 0, this.#config.moe.experts);
         const { first, width } = this.#placed.get(`${site} ${layer}`)!;
         return this.#gpu.read(this.#details, first, width);
       },
@@ -304,7 +311,7 @@ export class Probe {
   /** Records of the tokens [from, to), of which the last RING tokens taken in are at hand. */
   async records(from: number, to: number): Promise<Trace[]> {
     const all: Trace[] = [];
-    for (let at = from; at < to; ) {
+    for (let at = from; at < to;) {
       const count = Math.min(to - at, RING - (at % RING));
       const bytes = await this.#gpu.read(this.#records, (at % RING) * this.#row, count * this.#row);
       for (let i = 0; i < count; i++) all.push(this.#record(at + i, bytes, i * this.#row));
@@ -337,7 +344,13 @@ export class Probe {
       for (let b = 0; b < blocks; b++) {
         for (let s = 0; s < sums.length; s++) sums[s]! += floats[at + b * K.PROBE_SUMS + s]!;
       }
-      const [written, along, held, value, energy] = sums as unknown as [number, number, number, number, number];
+      const [written, along, held, value, energy] = sums as unknown as [
+        number,
+        number,
+        number,
+        number,
+        number,
+      ];
       const rest = at + blocks * K.PROBE_SUMS;
       record.written[row] = Math.sqrt(written);
       record.known[row] = held > 0 && value > 0 ? along / Math.sqrt(held * value) : 0;
@@ -383,7 +396,14 @@ export class Probe {
   /** The best next tokens of each of the first `rows` rows of logits. */
   async outlooks(logits: Tensor, rows: number): Promise<Trace['best'][]> {
     const VOCABULARY = this.#config.vocabulary;
-    const consts = { VOCABULARY, SLICES: this.#slices, BEST, RING, ROW: this.#row, FIRST: this.#logits };
+    const consts = {
+      VOCABULARY,
+      SLICES: this.#slices,
+      BEST,
+      RING,
+      ROW: this.#row,
+      FIRST: this.#logits,
+    };
     // In a ring of its own: that of the tokens may have records that wait.
     const records = this.#gpu.tensor('scratch', 'outlooks', [RING, this.#row]);
     try {
@@ -394,8 +414,9 @@ export class Probe {
       this.#gpu.submit(this.#gpu.record([call], rows));
       const bytes = await this.#gpu.read(records, 0, rows * this.#row);
       const [words, floats] = [new Uint32Array(bytes), new Float32Array(bytes)];
-      return Array.from({ length: rows }, (_, i) =>
-        this.#outlook(words, floats, i * this.#row + this.#logits).best,
+      return Array.from(
+        { length: rows },
+        (_, i) => this.#outlook(words, floats, i * this.#row + this.#logits).best,
       );
     } finally {
       this.#gpu.release(records);
@@ -499,10 +520,17 @@ export class Probe {
 }
 
 /** Frobenius norm of the difference of two memories [H, K, V], head by head. */
-export function distances(a: Float32Array, b: Float32Array, { H, K: keys, V }: Heads): Float32Array {
+export function distances(
+  a: Float32Array,
+  b: Float32Array,
+  { H, K: keys, V }: Heads,
+): Float32Array {
   const cells = keys * V;
   return Float32Array.from({ length: H }, (_, h) => {
-    const part = Float64Array.from({ length: cells }, (_, i) => a[h * cells + i]! - b[h * cells + i]!);
+    const part = Float64Array.from(
+      { length: cells },
+      (_, i) => a[h * cells + i]! - b[h * cells + i]!,
+    );
     return norm(part);
   });
 }

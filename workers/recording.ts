@@ -203,7 +203,8 @@ export class Recording {
       let gap = Infinity;
       for (let i = 0; i < kept.length - 1; i++) {
         const before = kept[i - 1]?.position ?? 0;
-        const relative = (kept[i + 1]!.position - before) / (state.position - kept[i]!.position + 1);
+        const relative =
+          (kept[i + 1]!.position - before) / (state.position - kept[i]!.position + 1);
         if (relative < gap) [least, gap] = [i, relative];
       }
       branches.dropSnapshot(kept[least]!);
@@ -227,7 +228,7 @@ export class Recording {
   /** Read what the ring has, once, unless that is under way. */
   #readOn(): Promise<void> {
     this.#reading ??= (async () => {
-      await null; // so that #reading is set before it can be cleared; below likewise
+      await Promise.resolve(); // so that #reading is set before it can be cleared; below likewise
       try {
         const from = this.#read;
         const to = Math.min(this.#taken, from + RING);
@@ -249,7 +250,7 @@ export class Recording {
   #picture(): void {
     if (this.#picturing) return;
     this.#picturing = (async () => {
-      await null;
+      await Promise.resolve();
       try {
         while (!this.#paused && !this.#ended && this.#pictured < this.#taken && this.#taken > 0) {
           const { layer, head } = this.#watch;
@@ -267,7 +268,10 @@ export class Recording {
           this.#newest.set('recall', { kind: 'recall', frame: { layer, head, position, recall } });
           this.#newest.set('thumbnails', { kind: 'thumbnails', position, cells });
           this.#tellBytes();
-          await Promise.all([this.#send(), new Promise((resolve) => setTimeout(resolve, FRAME_MS))]);
+          await Promise.all([
+            this.#send(),
+            new Promise((resolve) => setTimeout(resolve, FRAME_MS)),
+          ]);
         }
       } finally {
         this.#picturing = null;
@@ -279,7 +283,7 @@ export class Recording {
   /** Send what waits, one frame at a time. */
   #send(): Promise<void> {
     this.#sending ??= (async () => {
-      await null;
+      await Promise.resolve();
       try {
         for (let frame = this.#next(); frame && !this.#ended; frame = this.#next()) {
           await this.#onFrame(frame);
@@ -311,7 +315,12 @@ export class Recording {
 
   #record({ best, ...trace }: Trace, id: number): TokenRecord {
     const { piece } = this.#with;
-    return { ...trace, id, text: piece(id), candidates: best.map((c) => ({ ...c, text: piece(c.id) })) };
+    return {
+      ...trace,
+      id,
+      text: piece(id),
+      candidates: best.map((c) => ({ ...c, text: piece(c.id) })),
+    };
   }
 }
 

@@ -92,7 +92,7 @@ export class Replay {
       const step = call.route === 'chunk' ? call.tokens : 1;
       for (let at = call.position; at < call.position + call.tokens; at += step) {
         await visit?.before(at + step);
-        this.#take(line, at, call, visit?.plans != null);
+        this.#take(line, at, call, Boolean(visit?.plans));
         await visit?.after(at + step);
         if (++calls % CALLS_AHEAD === 0) await this.#gpu.idle();
       }
@@ -153,7 +153,13 @@ export class Replay {
     const aside = this.#spared.map((rows) => [rows.first, rows.first + rows.count] as const);
     const from = Math.min(...aside.map(([a]) => a), Infinity);
     const to = Math.max(...aside.map(([, b]) => b), -Infinity);
-    const parts = aside.length === 0 ? [[first, end]] : [[first, from], [to, end]];
+    const parts =
+      aside.length === 0
+        ? [[first, end]]
+        : [
+            [first, from],
+            [to, end],
+          ];
     for (const [a, b] of parts as [number, number][]) {
       if (Math.min(b, length) > a) this.#spared.push(this.#state.keepRows(a, Math.min(b, length)));
     }

@@ -29,18 +29,27 @@ const HEADS = [
   { H: 2, K: 60, V: 20 },
 ];
 
-test.each(HEADS)('probe_trace: sums, strengths and middle decays, heads of $K by $V', async (heads) => {
-  for (const T of [1, 10]) {
-    for (const parts of [1, 8]) {
-      expect(await checkProbeTrace(probeTrace, { T, ...heads, parts })).toBeLessThan(1e-5);
+test.each(HEADS)(
+  'probe_trace: sums, strengths and middle decays, heads of $K by $V',
+  async (heads) => {
+    for (const T of [1, 10]) {
+      for (const parts of [1, 8]) {
+        expect(await checkProbeTrace(probeTrace, { T, ...heads, parts })).toBeLessThan(1e-5);
+      }
     }
-  }
-  if (heads.K === 64) expect(await checkProbeTrace(probeTrace, { T: 65, ...heads, H: 1, parts: 8 })).toBeLessThan(1e-5);
-});
+    if (heads.K === 64)
+      expect(await checkProbeTrace(probeTrace, { T: 65, ...heads, H: 1, parts: 8 })).toBeLessThan(
+        1e-5,
+      );
+  },
+);
 
-test.each(HEADS)('probe_keep: rows of one segment and of the next, heads of $K by $V', async (heads) => {
-  for (const T of [2, 65]) expect(await checkProbeKeep(probeKeep, { T, ...heads })).toBe(0);
-});
+test.each(HEADS)(
+  'probe_keep: rows of one segment and of the next, heads of $K by $V',
+  async (heads) => {
+    for (const T of [2, 65]) expect(await checkProbeKeep(probeKeep, { T, ...heads })).toBe(0);
+  },
+);
 
 test.each(HEADS)('probe_recall: any number of positions, heads of $K by $V', async (heads) => {
   for (const T of [1, 8, 65]) {

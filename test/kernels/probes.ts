@@ -71,12 +71,19 @@ export async function checkProbeTrace(
         wanted.push(...sums);
         seen.push(...out.records!.subarray(at + 5 * b, at + 5 * b + 5));
       }
-      const g = Array.from(buffers.g.subarray((t * H + h) * K, (t * H + h + 1) * K)).sort((a, b) => a - b);
+      const g = Array.from(buffers.g.subarray((t * H + h) * K, (t * H + h + 1) * K)).sort(
+        (a, b) => a - b,
+      );
       const middle = [buffers.beta[t * H + h]!, g[(K - 1) >> 1]!, g[K >> 1]!];
       middles = Math.max(middles, same(out.records!.subarray(at + 5 * blocks, at + per), middle));
     }
   }
-  return Math.max(rms(out.u!, exact.u), rms(seen, wanted), middles, same(out.S ?? buffers.S, buffers.S));
+  return Math.max(
+    rms(out.u!, exact.u),
+    rms(seen, wanted),
+    middles,
+    same(out.S ?? buffers.S, buffers.S),
+  );
 }
 
 function upTo<T extends Record<'q' | 'k' | 'v' | 'g' | 'beta', Float32Array | Float64Array>>(
@@ -85,11 +92,20 @@ function upTo<T extends Record<'q' | 'k' | 'v' | 'g' | 'beta', Float32Array | Fl
   { H, K, V }: Omit<KdaSizes, 'T'>,
 ) {
   const keys = (x: Float32Array | Float64Array) => x.slice(0, tokens * H * K);
-  return { q: keys(q), k: keys(k), g: keys(g), v: v.slice(0, tokens * H * V), beta: beta.slice(0, tokens * H) };
+  return {
+    q: keys(q),
+    k: keys(k),
+    g: keys(g),
+    v: v.slice(0, tokens * H * V),
+    beta: beta.slice(0, tokens * H),
+  };
 }
 
 /** Rows land where their positions say, in the segment that holds them; others are left. 0 or Infinity. */
-export async function checkProbeKeep(kernel: typeof kernels.probeKeep, sizes: KdaSizes): Promise<number> {
+export async function checkProbeKeep(
+  kernel: typeof kernels.probeKeep,
+  sizes: KdaSizes,
+): Promise<number> {
   const { T, H, K, V } = sizes;
   const { buffers, u, rows, words } = written(sizes);
   const { mixed, g, beta } = buffers;
@@ -110,7 +126,8 @@ export async function checkProbeKeep(kernel: typeof kernels.probeKeep, sizes: Kd
     const wanted = history.slice();
     for (let t = 0; t < T; t++) {
       const row = 7 + t - FIRST;
-      if (row >= 0 && row < SEGMENT) wanted.set(rows.subarray(t * words, (t + 1) * words), row * words);
+      if (row >= 0 && row < SEGMENT)
+        wanted.set(rows.subarray(t * words, (t + 1) * words), row * words);
     }
     worst = Math.max(worst, same(out.history!, wanted));
   }
@@ -176,7 +193,9 @@ export async function checkProbeOverwrite(
   const kvu = { k: inputs.k, v: inputs.v, u };
   const changes = (i: number, s: number) => {
     const heads = head === 'mean' ? [...Array(H).keys()] : [head];
-    return heads.map((h) => changeOf({ H, K, V }, kvu, i, s, h)).reduce((a, b) => a + b) / heads.length;
+    return (
+      heads.map((h) => changeOf({ H, K, V }, kvu, i, s, h)).reduce((a, b) => a + b) / heads.length
+    );
   };
   const wanted = { by: Array<number>(T).fill(-1), loss: Array<number>(T).fill(0) };
   if (head === 'mean') {
@@ -274,7 +293,9 @@ export async function checkProbeLogits(
   const BEST = 5;
   const stride = 4 + 2 * BEST;
   const [ROW, FIRST] = [SLICES * stride + 6, 2];
-  const logits = randomValues(11, T * VOCABULARY, 9).map((l, i) => (i % 7 === 3 ? Math.round(l) : l)); // with equals
+  const logits = randomValues(11, T * VOCABULARY, 9).map((l, i) =>
+    i % 7 === 3 ? Math.round(l) : l,
+  ); // with equals
   const out = await dispatch({
     kernel,
     libraries: [best, step],
@@ -302,10 +323,18 @@ export async function checkProbeLogits(
       for (let n = 0; n < BEST; n++) found.push([words[at + 4 + 2 * n]!, floats[at + 5 + 2 * n]!]);
     }
     found.sort((a, b) => b[1] - a[1] || a[0] - b[0]);
-    wrong = Math.max(wrong, same(found.slice(0, BEST).map(([id]) => id), order.slice(0, BEST)));
+    wrong = Math.max(
+      wrong,
+      same(
+        found.slice(0, BEST).map(([id]) => id),
+        order.slice(0, BEST),
+      ),
+    );
     const total = row.reduce((a, l) => a + Math.exp(l), 0);
     seen.push(Math.log(sum) - weighted / sum);
-    wanted.push(-row.reduce((a, l) => a + (Math.exp(l) / total) * Math.log(Math.exp(l) / total), 0));
+    wanted.push(
+      -row.reduce((a, l) => a + (Math.exp(l) / total) * Math.log(Math.exp(l) / total), 0),
+    );
   }
   return Math.max(wrong, rms(seen, wanted));
 }
@@ -357,7 +386,8 @@ export async function checkIntervene(
     position: 10,
   });
   const holds = (t: number, h: number) => 10 + t >= changes[h]!.from;
-  const of = (i: number, width: number) => [Math.floor(i / width / H), Math.floor(i / width) % H] as const;
+  const of = (i: number, width: number) =>
+    [Math.floor(i / width / H), Math.floor(i / width) % H] as const;
   const wantedG = g.map((x, i) => {
     const [t, h] = of(i, K);
     return holds(t, h) ? Math.fround(x * changes[h]!.factor) : x;

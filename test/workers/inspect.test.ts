@@ -29,7 +29,12 @@ afterAll(() => engine.destroy());
 
 test('gates: the watched layer’s and another’s', async () => {
   for (const layer of [1, 3]) {
-    const { halfLife: seen, tokens } = await engine.inspect({ kind: 'gates', layer, from: 60, to: 90 });
+    const { halfLife: seen, tokens } = await engine.inspect({
+      kind: 'gates',
+      layer,
+      from: 60,
+      to: 90,
+    });
     expect(tokens).toBe(30);
     const g = trace(94, `layer${layer}.g`).subarray(60 * H * K, 90 * H * K);
     expect(seen).toAgreeWith(halfLife(g), { rms, what: `half-lives of layer ${layer}` });
@@ -77,13 +82,23 @@ describe.each(POSITIONS)('after token %i', (position) => {
       [0, 1],
     ] as const) {
       const of = (name: string) => trace(position, `layer${layer}.${name}`);
-      const mine = (values: ArrayLike<number>) => Array.from({ length: T }, (_, i) => values[2 * i + head]!);
+      const mine = (values: ArrayLike<number>) =>
+        Array.from({ length: T }, (_, i) => values[2 * i + head]!);
       const kv = { k: of('k'), v: of('v') };
       const answer = await engine.inspect({ kind: 'recall', layer, head, position });
-      expect(answer.recall).toAgreeWith(mine(recall({ T, ...sizes }, kv, of('state'))), { rms, what: 'recall' });
-      expect(answer.ink).toAgreeWith(mine(ink(sizes, { k: kv.k, g: of('g') }, position)), { rms, what: 'ink' });
+      expect(answer.recall).toAgreeWith(mine(recall({ T, ...sizes }, kv, of('state'))), {
+        rms,
+        what: 'recall',
+      });
+      expect(answer.ink).toAgreeWith(mine(ink(sizes, { k: kv.k, g: of('g') }, position)), {
+        rms,
+        what: 'ink',
+      });
       const { by, change } = overwrittenBy({ T, ...sizes }, { ...kv, u: of('u') });
-      expect(answer.loss).toAgreeWith(mine(change).map((x) => -x), { rms, what: 'loss' });
+      expect(answer.loss).toAgreeWith(
+        mine(change).map((x) => -x),
+        { rms, what: 'loss' },
+      );
       expect([...answer.overwrittenBy]).toEqual(mine(by));
     }
   });
@@ -114,7 +129,10 @@ describe.each(POSITIONS)('after token %i', (position) => {
       });
       return sum;
     });
-    const said = trace(position, 'layer2.o').subarray((position * H + 1) * V, (position * H + 2) * V);
+    const said = trace(position, 'layer2.o').subarray(
+      (position * H + 1) * V,
+      (position * H + 2) * V,
+    );
     expect(read).toAgreeWith(said, { rms, what: 'softmax times values' });
   });
 
@@ -137,7 +155,10 @@ describe.each(POSITIONS)('after token %i', (position) => {
         layer === 3
           ? trace(position, 'final').subarray(64 * position, 64 * position + 64)
           : rmsNorm(
-              trace(position, `layer${layer + 1}.input`).subarray(64 * position, 64 * position + 64),
+              trace(position, `layer${layer + 1}.input`).subarray(
+                64 * position,
+                64 * position + 64,
+              ),
               weight('output_norm.weight'),
               config.eps,
             );
@@ -167,9 +188,15 @@ test('what is asked leaves the conversation as it was', async () => {
 
 test('what cannot be asked is refused', async () => {
   const ask = engine.inspect.bind(engine);
-  await expect(ask({ kind: 'memory', layer: 2, head: 0, position: 3 })).rejects.toThrow(/no recurrent memory/);
-  await expect(ask({ kind: 'memory', layer: 1, head: 2, position: 3 })).rejects.toThrow(/no head 2/);
-  await expect(ask({ kind: 'thumbnails', position: 4000 })).rejects.toMatchObject({ name: 'Refused' });
+  await expect(ask({ kind: 'memory', layer: 2, head: 0, position: 3 })).rejects.toThrow(
+    /no recurrent memory/,
+  );
+  await expect(ask({ kind: 'memory', layer: 1, head: 2, position: 3 })).rejects.toThrow(
+    /no head 2/,
+  );
+  await expect(ask({ kind: 'thumbnails', position: 4000 })).rejects.toMatchObject({
+    name: 'Refused',
+  });
   await expect(ask({ kind: 'router', layer: 0, position: 3 })).rejects.toThrow(/no experts/);
   await engine.watch(null, () => {});
   await expect(ask({ kind: 'thumbnails', position: 3 })).rejects.toThrow(/Begin to watch/);

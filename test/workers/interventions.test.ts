@@ -26,7 +26,13 @@ function before(from: number) {
     (trace.get(`layer0.${name}`) as Float64Array).slice(from * width, (from + 1) * width);
   const past = reference(ids.slice(0, from)).trace;
   return {
-    inputs: { q: row('q', H * K), k: row('k', H * K), v: row('v', H * V), g: row('g', H * K), beta: row('beta', H) },
+    inputs: {
+      q: row('q', H * K),
+      k: row('k', H * K),
+      v: row('v', H * V),
+      g: row('g', H * K),
+      beta: row('beta', H),
+    },
     S: past.get('layer0.state') as Float64Array,
     keyOf: (token: number) =>
       (past.get('layer0.k') as Float64Array).slice(token * H * K, (token + 1) * H * K),
@@ -56,7 +62,13 @@ function defined(change: Intervention): Float64Array {
       memory = new Float64Array(S.length);
       break;
     case 'forget': {
-      const forgetting = { q: still, k: keyOf(change.token), v: none, g: still, beta: Float64Array.of(1, 1) };
+      const forgetting = {
+        q: still,
+        k: keyOf(change.token),
+        v: none,
+        g: still,
+        beta: Float64Array.of(1, 1),
+      };
       memory = step({ T: 1, H, K, V }, forgetting, S).S;
       break;
     }
@@ -96,7 +108,11 @@ describe.each([
       await engine.reset();
       await say(engine, prompt);
       await engine.fork(40, 11, []);
-      await engine.generate({ kind: 'ids', ids: [...other, 1] }, { ...plain, maxTokens: 1 }, () => {});
+      await engine.generate(
+        { kind: 'ids', ids: [...other, 1] },
+        { ...plain, maxTokens: 1 },
+        () => {},
+      );
       await engine.fork(43, 1, []); // branch 2 ends with exactly the tokens of `other` taken in
       await engine.select(0);
       change.branch = 2;

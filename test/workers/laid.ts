@@ -63,7 +63,8 @@ export class Watcher {
   take = (frame: Frame): void => {
     this.counts.set(frame.kind, (this.counts.get(frame.kind) ?? 0) + 1);
     if (frame.kind === 'tokens') for (const r of frame.records) this.records[r.position] = r;
-    else if (frame.kind === 'forgotten') this.records.length = Math.min(this.records.length, frame.from);
+    else if (frame.kind === 'forgotten')
+      this.records.length = Math.min(this.records.length, frame.from);
     else this.newest.set(frame.kind, frame);
   };
 
