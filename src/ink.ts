@@ -123,7 +123,11 @@ export function inkOfTurns(
     if (first !== null) {
       const placed = tokensFrom(pieces, first, count ?? pieces.length);
       while (placed.length > 0 && !text.startsWith(joinedText(placed))) placed.pop();
-      if (placed.length > 0 && (grows || joinedText(placed).trim() === text.trim())) tokens = placed;
+      // The last token of an answer that was cut short has been said, but not taken in.
+      const cutShort =
+        first + placed.length === pieces.length && placed.length === (count ?? 0) - 1;
+      const whole = grows || cutShort || joinedText(placed).trim() === text.trim();
+      if (placed.length > 0 && whole) tokens = placed;
     }
     if (tokens && tokens.length > 0) inked.set(id, tokens);
   });

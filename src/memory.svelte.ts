@@ -220,6 +220,20 @@ export class Memory {
     if (this.#api) void this.#watch().catch(() => {});
   }
 
+  /** Take up a selection from an address: layer, head and token, each only if it is there. */
+  lookAt(address: URLSearchParams): void {
+    const number = (name: string, below: number) => {
+      const text = address.get(name) ?? '';
+      return /^\d+$/.test(text) && Number(text) < below ? Number(text) : null;
+    };
+    const layer = number('layer', this.model?.layers.length ?? 0);
+    const head = number('head', this.model?.heads ?? 0);
+    const token = number('token', this.records.length);
+    if (layer !== null) this.selectLayer(layer);
+    if (head !== null || address.get('head') === 'median') this.selectHead(head ?? 'median');
+    if (token !== null) this.selectToken(token);
+  }
+
   /** Look at a token, and stay there; null follows the newest. */
   selectToken(token: number | null): void {
     this.pause();

@@ -61,6 +61,8 @@ export interface Writing {
   /** Length of `text` before the last batch of tokens: what follows is the latest. */
   settledLength: number;
   tokens: number;
+  /** Tokens of its beginning that were there already: it goes on from a branch of the memory. */
+  begunTokens: number;
   /** Tokens in memory with the last one. */
   contextUsed: number;
   sampling: Sampling;
@@ -438,6 +440,7 @@ export class Session {
       text: '',
       settledLength: 0,
       tokens: 0,
+      begunTokens: 0,
       contextUsed: 0,
       sampling: this.sampling,
       startedMs: 0,
@@ -492,6 +495,7 @@ export class Session {
       phase: 'reading',
       text,
       settledLength: text.length,
+      begunTokens: this.#ids.length,
       startedMs: performance.now(),
     };
     const take = (token: Token) => {

@@ -1,0 +1,290 @@
+import axe from 'axe-core';
+import { flushSync, mount, unmount, type ComponentProps } from 'svelte';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { page, userEvent } from 'vitest/browser';
+import App from '../../src/App.svelte';
+import { packRecording, type RecordedAnswer } from '../../src/replay.ts';
+import '../../src/style.css';
+import type { Inquiry } from '../../workers/protocol.ts';
+import { startFakeClient, startFakeWeights } from './fakeClient.ts';
+import { fakeAnswer, fakeLists, fakeRecall, fakeRecord } from './fakeMemory.ts';
+import { loaded, ScriptedClient } from './scriptedClient.ts';
+
+let app: ReturnType<typeof mount> | null = null;
+
+function open(startClient: ComponentProps<typeof App>['startClient'] = startFakeClient) {
+  const target = document.createElement('div');
+  target.id = 'app';
+  document.body.append(target);
+  app = mount(App, {
+    target,
+    props: { startClient, startWeights: startFakeWeights, page: new URL('https://host/') },
+  });
+  flushSync();
+}
+
+beforeEach(async () => {
+  localStorage.clear();
+  history.replaceState(null, '', location.pathname + location.search);
+  await page.viewport(1280, 900);
+});
+
+afterEach(async () => {
+  if (app) await unmount(app);
+  app = null;
+  document.body.replaceChildren();
+  vi.restoreAllMocks();
+});
+
+const message = page.getByRole('textbox', { name: 'Message' });
+const answers = page.getByRole('article', { name: 'The model' });
+const time = page.getByRole('slider', { name: 'Time, in tokens' });
+const card = (name: string) => page.getByRole('button', { name: new RegExp(`^${name}`) });
+const token = (position: number) =>
+  document.querySelector<HTMLElement>(`[data-token="${position}"]`)!;
+
+/** "one two" is asked, and answered by "You said: one two": six tokens in all. */
+async function ask() {
+  await message.fill('one two');
+  await userEvent.keyboard('{Enter}');
+  await expect.element(answers.last()).toHaveTextContent('You said: one two');
+  await expect.element(page.getByRole('button', { name: 'Send' })).toBeVisible();
+  await expect.element(time).toHaveAttribute('aria-valuemax', '5');
+}
+
+describe('the palimpsest', () => {
+  test('every token has the ink that its recall gives it', async () => {
+    open();
+    await ask();
+    for (const position of [0, 3, 5]) {
+      await expect
+        .poll(() => Number(token(position).style.getPropertyValue('--recall')))
+        .toBeCloseTo(fakeRecall(5 - position), 2);
+    }
+    expect(document.querySelectorAll('[data-token]')).toHaveLength(6);
+  });
+
+  test('a token that is pressed shows the memory as it was then; later ones are not written yet', async () => {
+    open();
+    await ask();
+    token(3).click();
+    await expect.element(time).toHaveAttribute('aria-valuenow', '3');
+    await expect
+      .poll(() => Number(token(0).style.getPropertyValue('--recall')))
+      .toBeCloseTo(fakeRecall(3), 2);
+    expect(token(4).className).toContain('unwritten');
+    expect(token(3).getAttribute('aria-current')).toBe('true');
+    expect(location.hash).toContain('token=3');
+    await page.getByRole('button', { name: 'now' }).click();
+    await expect.element(time).toHaveAttribute('aria-valuenow', '5');
+  });
+
+  test('a line leads from the token that overwrote to what it overwrote, and the sentence tells it', async () => {
+    open();
+    await ask();
+    token(2).click();
+    await expect.element(page.getByText(/it overwrote 25 % of “one”/)).toBeVisible();
+    await expect.poll(() => document.querySelectorAll('svg path[stroke-width]').length).toBe(1);
+  });
+
+  test('the arrow keys go from token to token, in the text and on the timeline', async () => {
+    open();
+    await ask();
+    document.querySelector<HTMLElement>('.ink')!.focus();
+    await userEvent.keyboard('{ArrowLeft}{ArrowLeft}');
+    await expect.element(time).toHaveAttribute('aria-valuenow', '3');
+    (time.element() as HTMLElement).focus();
+    await userEvent.keyboard('{Home}{ArrowRight}');
+    await expect.element(time).toHaveAttribute('aria-valuenow', '1');
+    await userEvent.keyboard('{End}');
+    await expect.element(time).toHaveAttribute('aria-valuenow', '5');
+  });
+
+  test('ink can be put away for the rendered text', async () => {
+    open();
+    await ask();
+    await page.getByRole('button', { name: 'Ink', exact: true }).click();
+    await expect.poll(() => document.querySelector('[data-token]')).toBeNull();
+    await expect.element(answers.last()).toHaveTextContent('You said: one two');
+  });
+});
+
+describe('the instruments', () => {
+  test('each opens in place, says what it shows and its formula, and draws', async () => {
+    open();
+    await ask();
+    for (const name of ['Reach', 'Memory', 'Forgetting', 'Experts', 'Next word', 'Bytes']) {
+      await card(name).last().click();
+    }
+    for (const name of [
+      /^Write strength/,
+      /^Weight with which/,
+      /^The memory of head/,
+      /^Half-life of/,
+      /^Router/,
+      /^Entropy/,
+    ]) {
+      const canvas = page.getByRole('img', { name }).first();
+      await expect.poll(() => (canvas.element() as HTMLCanvasElement).width).toBeGreaterThan(100);
+      const { width, height } = canvas.element() as HTMLCanvasElement;
+      const pixels = () => {
+        const ctx = (canvas.element() as HTMLCanvasElement).getContext('2d')!;
+        return new Set(new Uint32Array(ctx.getImageData(0, 0, width, height).data.buffer)).size;
+      };
+      await expect.poll(pixels, { message: String(name) }).toBeGreaterThan(2);
+    }
+    await page.getByRole('button', { name: 'Formula' }).first().click();
+    await expect.element(page.getByText('docs/MATH.md').first()).toBeVisible();
+  });
+
+  test('a layer is chosen with the arrow keys, a head from its list, and both are in the address', async () => {
+    open();
+    await ask();
+    const layer = page.getByRole('radio', { checked: true });
+    const before = layer.element().getAttribute('aria-label');
+    (layer.element() as HTMLElement).focus();
+    await userEvent.keyboard('{ArrowRight}');
+    expect(layer.element().getAttribute('aria-label')).not.toBe(before);
+    await page.getByRole('combobox', { name: /^head/ }).selectOptions('2');
+    await expect.poll(() => location.hash).toContain('head=2');
+  });
+
+  test('numbers are saved as they are', async () => {
+    open();
+    await ask();
+    let saved: Blob | null = null;
+    vi.spyOn(URL, 'createObjectURL').mockImplementation((blob) => {
+      saved = blob as Blob;
+      return 'blob:none';
+    });
+    vi.spyOn(HTMLAnchorElement.prototype, 'click').mockImplementation(() => {});
+    const files = page.getByRole('group', { name: /^Save writes-layer/ });
+    (files.getByRole('button', { name: 'CSV' }).element() as HTMLElement).click();
+    const csv = await saved!.text();
+    const lines = csv.trim().split('\r\n');
+    expect(lines[0]).toBe('token,text,head,write strength,written,known');
+    expect(lines).toHaveLength(1 + 6 * 9);
+    expect(Number(lines[1]!.split(',')[4])).toBe(1);
+    (files.getByRole('button', { name: 'PNG' }).element() as HTMLElement).click();
+    await expect.poll(() => saved!.type).toBe('image/png');
+    expect(saved!.size).toBeGreaterThan(500);
+  });
+});
+
+describe('going on differently', () => {
+  test('with another candidate: a branch beside the answer, and back', async () => {
+    open();
+    await ask();
+    await card('Next word').click();
+    token(2).click();
+    await page.getByRole('button', { name: 'Go on with Then' }).click();
+    await expect.element(answers.last()).toHaveTextContent('You Then and on');
+    await expect.element(page.getByRole('group', { name: 'answer 2 of 2' })).toBeVisible();
+    await card('Change the memory').click();
+    await page.getByRole('button', { name: 'branch 0' }).click();
+    await expect.element(answers.last()).toHaveTextContent('You said: one two');
+  });
+
+  test('interventions are planned, undone, tried and listed beside their branch', async () => {
+    open();
+    await ask();
+    await card('Change the memory').click();
+    token(1).click();
+    await page.getByRole('combobox', { name: /^From token 1/ }).selectOptions('zero');
+    await page.getByRole('button', { name: 'Add' }).click();
+    await page.getByRole('button', { name: 'Add' }).click();
+    await page.getByRole('button', { name: 'undo' }).first().click();
+    expect(page.getByText(/^emptied at token 1, in 23 layers/).elements()).toHaveLength(1);
+    await page.getByRole('button', { name: 'Write the answer again so' }).click();
+    await expect
+      .element(page.getByText(/from 0 after token 1/))
+      .toHaveTextContent('emptied at token 1');
+    await page.getByRole('button', { name: 'compare' }).click();
+    await expect
+      .element(page.getByRole('img', { name: /^Difference of the memories/ }))
+      .toBeVisible();
+  });
+});
+
+describe('a first visit', () => {
+  const { model } = loaded;
+  const texts = ['<s>', 'Mira', ' is', ' here', 'Yes', '.'];
+  const records = texts.map((text, position) => fakeRecord(model, position, text));
+  const inquiries = records.map(({ position }): Inquiry => ({
+    kind: 'recall',
+    layer: 0,
+    head: 1,
+    position,
+  }));
+  const file = packRecording({
+    title: 'Mira',
+    source: 'made by a test',
+    model,
+    memory: loaded.memory,
+    lists: fakeLists(model),
+    turns: [
+      { role: 'user', content: 'Mira is here' },
+      { role: 'assistant', content: 'Yes.' },
+    ],
+    promptTokens: 4,
+    records,
+    start: { layer: 0, head: 1 },
+    answers: inquiries.map(
+      (inquiry) => ({ inquiry, answer: fakeAnswer(model, records, inquiry) }) as RecordedAnswer,
+    ),
+  });
+
+  beforeEach(() => {
+    const answer = () => new Response(file, { headers: { 'content-type': 'application/json' } });
+    vi.spyOn(globalThis, 'fetch').mockImplementation(() => Promise.resolve(answer()));
+  });
+
+  test('a recording plays by itself, labelled, though nothing can be computed here', async () => {
+    // A scripted client never loads a model: what is seen comes from the recording alone.
+    open(() => new ScriptedClient());
+    await expect.element(page.getByText(/A recording of scripted, made by a test/)).toBeVisible();
+    await expect.element(page.getByText('of a recording')).toBeVisible();
+    await expect.element(time).toHaveAttribute('aria-valuenow', '5');
+    await expect
+      .poll(() => Number(token(1).style.getPropertyValue('--recall')))
+      .toBeCloseTo(fakeRecall(4), 2);
+  });
+
+  test('hints come one at a time, and not again once they are enough', async () => {
+    open(() => new ScriptedClient());
+    const hint = page.getByRole('complementary', { name: /^Hint/ });
+    await expect.element(hint).toHaveTextContent('1 of 7');
+    await page.getByRole('button', { name: 'Next', exact: true }).click();
+    await expect.element(hint).toHaveTextContent('2 of 7');
+    await page.getByRole('button', { name: 'Enough' }).click();
+    expect(hint.elements()).toHaveLength(0);
+    expect(localStorage.getItem('palimpsest.tour')).toBe('7');
+  });
+
+  test('“Ask it yourself” loads the model and puts the cursor in the box', async () => {
+    const client = new ScriptedClient();
+    open(() => client);
+    await page.getByRole('button', { name: 'Ask it yourself' }).click();
+    expect(client.loads).toHaveLength(1);
+    await expect.element(message).toHaveFocus();
+  });
+
+  test.each(['light', 'dark'])('axe finds nothing serious, %s', async (theme) => {
+    localStorage.setItem('palimpsest.theme', JSON.stringify(theme));
+    localStorage.setItem(
+      'palimpsest.opened',
+      JSON.stringify(['writes', 'reach', 'logits', 'change', 'bytes']),
+    );
+    open(() => new ScriptedClient());
+    await expect.element(time).toHaveAttribute('aria-valuenow', '5');
+    // Until the last token's ink has dried.
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    const { violations } = await axe.run(document.body);
+    const serious = violations.filter(
+      ({ impact }) => impact === 'serious' || impact === 'critical',
+    );
+    expect(
+      serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`),
+    ).toEqual([]);
+  });
+});
