@@ -4,7 +4,7 @@
  */
 
 /** Lower-case hex digest of bytes in memory. */
-export async function sha256(bytes: ArrayBuffer): Promise<string> {
+export async function sha256(bytes: BufferSource): Promise<string> {
   return hex(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)));
 }
 
