@@ -5,7 +5,14 @@
 import { manifestOf, readManifest, splitNames } from './manifest.ts';
 import { PalimpsestError, type Manifest } from './protocol.ts';
 import type { ModelRecord } from './store.ts';
-import { fetchText, patiently, probe, type Limits, type World } from './transfer.ts';
+import {
+  fetchText,
+  patiently,
+  probe,
+  type Described,
+  type Limits,
+  type World,
+} from './transfer.ts';
 
 const manifestBytes = 4 * 1024 * 1024;
 /** How long the network may take to say what has changed about a model that is stored already. */
@@ -42,7 +49,9 @@ export async function describeModel(
     return {
       model,
       manifest,
-      validators: validators ?? (same ? stored.validators : shards.map(() => null)),
+      validators: shards.map(
+        (_, i) => (validators.has(i) ? validators.get(i) : same && stored.validators[i]) || null,
+      ),
       pieceBytes: same ? stored.pieceBytes : limits.pieceBytes,
       agreed: same ? stored.agreed : shards.map(() => false),
       usedAt: stored?.usedAt ?? 0,
@@ -55,10 +64,10 @@ export async function describeModel(
   }
 }
 
-/** Manifest and validators, null where a manifest's hashes do their work. */
+/** A manifest, and the validators of shards without a stated hash: what such a shard is, its version tells. */
 interface Description {
   manifest: Manifest;
-  validators: (string | null)[] | null;
+  validators: Map<number, string | null>;
 }
 
 async function describeFolder(
@@ -75,7 +84,14 @@ async function describeFolder(
     () => fetchText(world, limits.stallMs, address, manifestBytes, signal),
     () => {},
   );
-  return { manifest: readManifest(text, address), validators: null };
+  const manifest = readManifest(text, address);
+  const validators = new Map<number, string | null>();
+  for (const [i, { file, sha256 }] of manifest.shards.entries()) {
+    if (sha256 !== null) continue;
+    const seen = await probePatiently(world, limits, fileAddress(model, file), signal);
+    validators.set(i, seen.validator);
+  }
+  return { manifest, validators };
 }
 
 async function describeAddress(
@@ -87,16 +103,10 @@ async function describeAddress(
   const { pathname } = new URL(model);
   const names = splitNames(decodeURIComponent(pathname.slice(pathname.lastIndexOf('/') + 1)));
   const files: { file: string; bytes: number }[] = [];
-  const validators: (string | null)[] = [];
-  for (const file of names) {
+  const validators = new Map<number, string | null>();
+  for (const [i, file] of names.entries()) {
     const address = fileAddress(model, file);
-    const seen = await patiently(
-      world,
-      limits,
-      signal,
-      () => probe(world, limits.stallMs, address, signal),
-      () => {},
-    );
+    const seen = await probePatiently(world, limits, address, signal);
     if (!seen.totalBytes) {
       throw new PalimpsestError(
         'DownloadFailed',
@@ -104,9 +114,19 @@ async function describeAddress(
       );
     }
     files.push({ file, bytes: seen.totalBytes });
-    validators.push(seen.validator);
+    validators.set(i, seen.validator);
   }
   return { manifest: manifestOf(stemOf(names[0]!), files), validators };
+}
+
+function probePatiently(
+  world: World,
+  limits: Limits,
+  address: string,
+  signal: AbortSignal,
+): Promise<Described> {
+  const attempt = () => probe(world, limits.stallMs, address, signal);
+  return patiently(world, limits, signal, attempt, () => {});
 }
 
 /** Files of this computer, in the order of their names. Fails: Refused. */

@@ -201,15 +201,15 @@ export class Download {
   }
 
   /**
-   * A piece without a stated hash belongs to a version of its file, which a validator names: that is asked for before any
-   * of it is fetched.
+   * Pieces of a shard that has a hash only as a whole belong to a version of it, which a validator names: that is asked for
+   * before any is fetched. (Where no hash is stated at all it was asked for when the model was opened, and stays.)
    */
   async #learnValidators(signal: AbortSignal): Promise<void> {
     const { record } = this.#source;
     let learnt = false;
     for (const [shard, { file, bytes }] of record.manifest.shards.entries()) {
       const mine = this.#numbersOf(shard);
-      if (this.#source.pieces[mine[0]!]!.stated !== null || this.#probed.has(shard)) continue;
+      if (this.#sealed(shard) || this.#probed.has(shard)) continue;
       if (mine.every((number) => this.present.has(number))) continue;
       const { stallMs } = this.#limits;
       const seen = await this.#patiently(signal, () =>
@@ -217,15 +217,13 @@ export class Download {
       );
       if (seen.totalBytes !== null && seen.totalBytes !== bytes) throw changedFile(file);
       this.#probed.add(shard);
-      if (!seen.ranged && mine.length > 1) this.#unranged.add(shard);
+      if (!seen.ranged) this.#unranged.add(shard);
       if (seen.validator === record.validators[shard]) continue;
-      record.validators[shard] = seen.validator;
-      record.agreed[shard] = false;
+      await this.#source.store.learn(record, shard, { validator: seen.validator });
       learnt = true;
     }
     if (!learnt) return;
     this.#source.pieces = piecesOf(record);
-    await this.#source.store.save(record);
     await this.survey();
   }
 
@@ -432,12 +430,12 @@ export class Download {
     const { validator } = answer;
     if (validator === null || validator === before || this.#replaced.has(shard)) return null;
     if (stated === null) {
-      if (before === null) return null;
+      // Once the whole was right, each piece has a hash to be held against.
+      if (before === null || record.agreed[shard]) return null;
       throw changedFile(file);
     }
     if (before !== null) this.#replaced.add(shard);
-    record.validators[shard] = validator;
-    await store.save(record);
+    await store.learn(record, shard, { validator });
     if (before === null || !this.#partial.get(number)) return null;
     await store.dropParts(slot);
     this.#partial.delete(number);
@@ -584,7 +582,11 @@ export class Download {
         for (const number of mine) {
           const { sha256: pinned } = await store.lookUp(record.model, pieces[number]!);
           const bytes = pinned === null ? undefined : await store.piece(pinned);
-          if (!bytes) break; // the hash will not be right
+          if (!bytes || (await sha256(bytes)) !== pinned) {
+            // Damaged since it arrived, or another tab found the whole wrong.
+            if (pinned !== null) await store.dropPiece(pinned);
+            return this.lost(number);
+          }
           hash.update(new Uint8Array(bytes));
           freeBytes(bytes);
         }
@@ -603,8 +605,7 @@ export class Download {
               'dropped: the server has another file than the one expected.',
           );
         }
-        record.agreed[shard] = true;
-        await store.save(record);
+        await store.learn(record, shard, { agreed: true });
       }
       for (const number of mine) this.#release(number);
     });

@@ -180,6 +180,7 @@ export class Library implements WeightsApi {
       }
       record.usedAt = this.#world.clock.now();
       await this.#saveRecord(opened);
+      opened.pieces = piecesOf(record);
       // Sweeping can wait for a better day; what it would have found missing, reading finds.
       const gone = await opened.store.sweep().catch(() => new Set<string>());
       const pins = await opened.store.pins(record.model);
@@ -261,7 +262,8 @@ export class Library implements WeightsApi {
   /** What `use` makes of a verified piece; while it is read and hashed, the one after it is begun with. */
   #withPiece<T>(opened: Opened, number: number, use: (bytes: ArrayBuffer) => T): Promise<T> {
     const load = (which: number) => () => this.#loadPiece(opened, which);
-    const key = (which: number) => `${opened.record.model} ${which}`;
+    // By slot, which tells versions of a file apart.
+    const key = (which: number) => `${opened.record.model} ${opened.pieces[which]!.slot}`;
     const used = this.#residents.with(key(number), load(number), use);
     const forward = number === opened.lastRead || number === opened.lastRead + 1;
     opened.lastRead = number;

@@ -283,9 +283,43 @@ export class Store {
     });
   }
 
-  /** Write a record; pieces and parts that an earlier one named stay until a sweep. */
+  /**
+   * Write a record. What another tab has learnt meanwhile of shards with stated hashes is kept, and written into `record`,
+   * too. Pieces and parts that an earlier record named stay until a sweep.
+   */
   save(record: ModelRecord): Promise<void> {
-    return this.#shelf.transact('readwrite', async (on) => on.put(['model', record.model], record));
+    return this.#shelf.transact('readwrite', async (on) => {
+      const stored = (await on.get(['model', record.model])) as ModelRecord | undefined;
+      const { shards } = record.manifest;
+      const same = JSON.stringify(stored?.manifest.shards) === JSON.stringify(shards);
+      shards.forEach(({ sha256 }, shard) => {
+        if (!stored || !same || sha256 === null) return;
+        record.validators[shard] = stored.validators[shard]!;
+        record.agreed[shard] = stored.agreed[shard]!;
+      });
+      on.put(['model', record.model], record);
+    });
+  }
+
+  /** Write what was learnt of one shard, in `record` and in the store. */
+  learn(
+    record: ModelRecord,
+    shard: number,
+    learnt: { validator: string | null } | { agreed: true },
+  ): Promise<void> {
+    const into = (some: ModelRecord) => {
+      if ('agreed' in learnt) some.agreed[shard] = true;
+      else {
+        some.validators[shard] = learnt.validator;
+        some.agreed[shard] = false;
+      }
+    };
+    into(record);
+    return this.#shelf.transact('readwrite', async (on) => {
+      const stored = ((await on.get(['model', record.model])) ?? record) as ModelRecord;
+      into(stored);
+      on.put(['model', record.model], stored);
+    });
   }
 
   /** The index: hash -> size and when it was verified. */

@@ -31,6 +31,8 @@ export interface Rig {
   /** What the browser says of storage; changed by tests. */
   room: StorageEstimate;
   tab(): Tab;
+  /** Names of dead tabs, as their requests carry them. */
+  deadTabs: Set<string>;
   /** Waits for `work` while the clock runs whenever it may. */
   pass<T>(work: Promise<T>): Promise<T>;
   close(): Promise<void>;
@@ -52,6 +54,8 @@ export async function openRig(options: RigOptions = {}): Promise<Rig> {
   const room: StorageEstimate = { quota: 1e9, usage: 0 };
   const draw = random(options.seed ?? 1);
   const never = new Promise<never>(() => {});
+  const deadTabs = new Set<string>();
+  let tabs = 0;
   let transactions = 0;
   let underWay = 0;
   return {
@@ -60,7 +64,9 @@ export async function openRig(options: RigOptions = {}): Promise<Rig> {
     clock,
     shelf,
     room,
+    deadTabs,
     tab() {
+      const name = `${++tabs}`;
       const death = new AbortController();
       const { signal } = death;
       const tabLocks = locks.tab();
@@ -82,7 +88,11 @@ export async function openRig(options: RigOptions = {}): Promise<Rig> {
       const library = new Library(
         {
           fetch: (address, init) =>
-            fetch(address, { ...init, signal: AbortSignal.any([signal, init.signal!]) }),
+            fetch(address, {
+              ...init,
+              headers: { ...(init.headers as Record<string, string>), 'x-tab': name },
+              signal: AbortSignal.any([signal, init.signal!]),
+            }),
           clock,
           locks: tabLocks,
           random: draw,
@@ -97,6 +107,7 @@ export async function openRig(options: RigOptions = {}): Promise<Rig> {
         die() {
           death.abort();
           tabLocks.die();
+          deadTabs.add(name);
         },
       };
     },

@@ -35,6 +35,8 @@ export type Fault =
 
 /** A request as the test sees it when it chooses the fault: bytes [from, until) of the file at `path`. */
 export interface Asked {
+  /** What the header x-tab says; '' without one. */
+  tab: string;
   path: string;
   method: string;
   from: number;
@@ -92,7 +94,8 @@ export class FaultServer {
     const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '') ?? [];
     const from = Number(first ?? 0);
     const until = Math.min(last === undefined ? totalBytes : Number(last) + 1, totalBytes);
-    const asked = { path, method: request.method!, from, until, totalBytes };
+    const tab = String(request.headers['x-tab'] ?? '');
+    const asked = { tab, path, method: request.method!, from, until, totalBytes };
     this.asked.push(asked);
     const fault = await this.choose(asked);
     if (fault.kind === 'refuse') {

@@ -328,6 +328,34 @@ describe('integrity', () => {
     expect((await rig.shelf.transact('readonly', (on) => on.keys(['piece']))).length).toBe(3);
   });
 
+  test('versions of a file are never mixed, not even to repair one', async () => {
+    const early = serveFile(rig, 'x.gguf', weights(150_000, 1), '"1"');
+    await rig.pass(readWhole(rig.tab().library, early));
+    const { library } = rig.tab();
+    await library.open(early.model, noReport);
+    const head = await library.read(early.model, 0, 0, 1000);
+    expect(new Uint8Array(head)).toEqual(early.shards[0]!.slice(0, 1000));
+    const late = serveFile(rig, 'x.gguf', weights(150_000, 2), '"2"');
+    await damage(rig, early.shards[0]!.slice(2 * pieceBytes));
+    await expect(
+      rig.pass(library.read(early.model, 0, 2 * pieceBytes, 1000)),
+    ).rejects.toMatchObject({
+      name: 'DownloadFailed',
+      message: expect.stringContaining('was changed on the server'),
+    });
+    expect(await rig.pass(readWhole(library, late))).toEqual(late.hashes);
+  });
+
+  test('a piece of a shard that was right as a whole is repaired whatever its version is called', async () => {
+    const model = serveFolder(rig, 'm', [weights(150_000, 1)]);
+    await rig.pass(readWhole(rig.tab().library, model));
+    rig.server.files.set('m/0.gguf', { bytes: model.shards[0]!, etag: '"moved"' });
+    await damage(rig, model.shards[0]!.slice(pieceBytes, 2 * pieceBytes));
+    const asked = rig.server.asked.length;
+    expect(await rig.pass(readWhole(rig.tab().library, model))).toEqual(model.hashes);
+    expect(rig.server.asked.slice(asked).map(({ from }) => from)).toEqual([0, pieceBytes]);
+  });
+
   test('a stored piece that rots or vanishes is fetched again alone, and that is told', async () => {
     const model = serveFolder(rig, 'm', [
       weights(40_000, 1),
@@ -467,6 +495,17 @@ describe('tabs', () => {
     const both = Promise.all([readWhole(one, model), readWhole(two, model)]);
     expect(await rig.pass(both)).toEqual([model.hashes, model.hashes]);
     for (const path of model.paths) expect(asksFor(path).length).toBe(1);
+  });
+
+  test('a tab that comes later leaves what an earlier one has under way', async () => {
+    const model = serveFolder(rig, 'm', [weights(200_000, 1)]);
+    rig.server.bytesPerSec = 200_000;
+    const first = rig.tab().library;
+    const whole = readWhole(first, model);
+    await rig.pass(until(() => rig.server.sentBytes > 100_000));
+    expect(await rig.pass(readWhole(rig.tab().library, model))).toEqual(model.hashes);
+    expect(await rig.pass(whole)).toEqual(model.hashes);
+    expect(rig.server.sentBytes).toBeLessThan(model.bytes + 2000);
   });
 
   test('a second tab goes on where the first one dies', async () => {

@@ -234,6 +234,26 @@ describe.each<[string, () => Promise<Shelf>]>([
     expect(await store.list()).toMatchObject([{ storedBytes: 60 }]);
   });
 
+  test('what one tab has learnt of a shard, another does not write over', async () => {
+    const bytes = weights(250, 1);
+    const [one, two] = [record('m', [bytes]), record('m', [bytes])];
+    const stale = record('m', [bytes]);
+    await store.save(one);
+    await store.learn(one, 0, { validator: '"2"' });
+    await store.learn(two, 0, { agreed: true });
+    expect(await store.record('m')).toMatchObject({ validators: ['"2"'], agreed: [true] });
+    await store.save(stale);
+    expect(stale).toMatchObject({ validators: ['"2"'], agreed: [true] });
+    await store.learn(one, 0, { validator: '"3"' });
+    expect(await store.record('m')).toMatchObject({ validators: ['"3"'], agreed: [false] });
+    // Other shards, or one without a hash, are another matter: what was asked for last stands.
+    await store.save(record('m', [weights(250, 2)]));
+    expect(await store.record('m')).toMatchObject({ validators: ['"1"'], agreed: [false] });
+    await store.save({ ...record('u', [bytes], false), validators: ['"1"'] });
+    await store.save({ ...record('u', [bytes], false), validators: ['"2"'] });
+    expect(await store.record('u')).toMatchObject({ validators: ['"2"'] });
+  });
+
   test('dates of verification: the oldest counts, and only what is held has one', async () => {
     const shards = [weights(80, 1), weights(70, 2)];
     await fill(record('a', shards), shards);
