@@ -235,6 +235,7 @@ export async function storm(
   for (let i = 0; i < runs; i++) {
     const where = `run ${i} of seed ${seed}`;
     const started = performance.now();
+    const busy = process.cpuUsage();
     try {
       await run(randomOf(seed * 1_000_003 + i));
       outcomes.sound++;
@@ -243,7 +244,9 @@ export async function storm(
       expect(cause.message.length, `${where}: ${cause.message.slice(0, 200)}`).toBeLessThan(4000);
       outcomes[cause.name] = (outcomes[cause.name] ?? 0) + 1;
     }
-    const tookMs = performance.now() - started;
+    // On a machine that others load the clock runs on while this process waits for its turn.
+    const { user, system } = process.cpuUsage(busy);
+    const tookMs = Math.min(performance.now() - started, (user + system) / 1000);
     const after = process.memoryUsage();
     if (tookMs > bounds.ms) throw new Error(`${where} took ${tookMs} ms`);
     if (after.arrayBuffers - before.arrayBuffers > bounds.bufferBytes) {
