@@ -28,7 +28,7 @@ export const explanations: Record<Failure['name'], Explanation> = {
   NoWebGPU: {
     title: 'No WebGPU here',
     advice:
-      'The model computes on the graphics card through WebGPU. Open this page in a current Chrome, Edge, Safari or Firefox, and see that hardware acceleration is on in its settings.',
+      'The model computes on the graphics card through WebGPU, so without it nothing is fetched. If this browser should have it, see that hardware acceleration is on in its settings.',
     remedy: 'load',
   },
   LimitTooSmall: {
