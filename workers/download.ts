@@ -530,7 +530,9 @@ export class Download {
         return;
       }
       const hash = await sha256(whole);
-      const expected = (await store.lookUp(record.model, piece)).sha256 ?? hash;
+      // While a shard has still to be compared with its hash, what a piece of it was before binds nobody.
+      const known = (await store.lookUp(record.model, piece)).sha256;
+      const expected = this.#sealed(piece.shard) && known !== null ? known : hash;
       if (hash === expected) {
         await store.putPiece(record.model, piece, hash, whole, this.#world.clock.now());
         freeBytes(whole);
@@ -547,7 +549,10 @@ export class Download {
       throw new PalimpsestError(
         'ShardCorrupt',
         `${file} from byte ${piece.start} on arrived ${times} times with SHA-256 ${hash.slice(0, 8)} or others ` +
-          `instead of ${expected.slice(0, 8)}: the server has another file than the one expected.`,
+          `instead of ${expected.slice(0, 8)}` +
+          (piece.stated === null
+            ? ', which it had at first. Remove the model to take what the server has now.'
+            : ': the server has another file than the one expected.'),
       );
     });
   }

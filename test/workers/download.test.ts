@@ -276,6 +276,26 @@ describe('integrity', () => {
     expect(asksFor('m/0.gguf').length).toBe(6);
   });
 
+  test('a piece that arrived wrong and then rotted does not bind the one that comes instead', async () => {
+    const model = serveFolder(rig, 'm', [weights(150_000, 1)]);
+    const wrong = model.shards[0]!.slice();
+    wrong[100]! ^= 1;
+    rig.server.choose = ({ from }) => {
+      const served = from === 0 ? wrong : model.shards[0]!;
+      rig.server.files.set('m/0.gguf', { bytes: served, etag: '"m0"' });
+      return from === 2 * pieceBytes ? { kind: 'stall', afterBytes: 0 } : { kind: 'none' };
+    };
+    const first = rig.tab();
+    void readWhole(first.library, model).catch(noReport);
+    const stored = () => rig.shelf.transact('readonly', (on) => on.keys(['piece']));
+    while ((await stored()).length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+    first.die();
+    await damage(rig, wrong.slice(0, pieceBytes));
+    rig.server.choose = () => ({ kind: 'none' });
+    rig.server.files.set('m/0.gguf', { bytes: model.shards[0]!, etag: '"m0"' });
+    expect(await rig.pass(readWhole(rig.tab().library, model))).toEqual(model.hashes);
+  });
+
   test('a file that changes under way is noticed by its validator, and its beginning dropped', async () => {
     const model = serveFolder(rig, 'm', [weights(60_000, 1)]);
     rig.server.files.set('m/0.gguf', { bytes: weights(60_000, 9), etag: '"early"' });
