@@ -144,7 +144,9 @@ const engine: EngineApi = {
       ids.push(word.length);
       const position = fed.length + index;
       memoryOf.feed(word);
-      onToken({ id: word.length, position, text: word, logprob: -0.5, candidates: [] });
+      const token = { id: word.length, position, text: word, logprob: -0.5, candidates: [] };
+      // Over Comlink a callback answers with a promise; the engine's worker, too, settles after its last token.
+      await (onToken(token) as unknown as Promise<void>);
       await pause(endless ? 15 : 5);
     }
     const cut = ids.length >= sampling.maxTokens;
