@@ -23,8 +23,8 @@ export interface Piece {
   /** Lower-case hex, if the manifest states it; otherwise it is pinned when first downloaded. */
   stated: string | null;
   /**
-   * Names the piece while its bytes are on their way: the stated hash; or model, place and validator, so that ranges of
-   * two versions of a file never meet.
+   * Names the piece while its bytes are on their way: the stated hash; or model, place, length and validator, so that
+   * ranges of two versions of a file never meet.
    */
   slot: string;
 }
@@ -58,7 +58,7 @@ export function piecesOf({ model, manifest, validators, pieceBytes }: ModelRecor
     return Array.from({ length: count }, (_, i) => {
       const start = i * pieceBytes;
       const stated = count === 1 ? sha256 : null;
-      const slot = stated ?? `${model}#${shard}+${start}@${validators[shard] ?? ''}`;
+      const slot = stated ?? `${model}#${shard}+${start}/${bytes}@${validators[shard] ?? ''}`;
       return { shard, start, bytes: Math.min(pieceBytes, bytes - start), stated, slot };
     });
   });

@@ -57,7 +57,7 @@ test(
       expect(
         sum((o) => o.faults[kind] ?? 0),
         kind,
-      ).toBeGreaterThan(50);
+      ).toBeGreaterThan(40);
     expect(sum((o) => o.deaths)).toBeGreaterThan(50);
     expect(sum((o) => o.changes)).toBeGreaterThan(20);
     expect(sum((o) => o.rotten)).toBeGreaterThan(10);
@@ -99,12 +99,12 @@ async function run(seed: number): Promise<Outcome> {
     const deathEvery = next() < 0.4 ? 3 + below(12) : Infinity;
     const changeAt = next() < 0.3 ? 3 + below(8) : Infinity;
     let requests = 0;
-    // Of a file that changes, one tab may know another version than the store.
-    let changedPath = '';
+    // Of a file that changes, or whose length is lied about, one tab may know another version than the store.
+    const doubtful = new Set<string>();
     let refetched: Asked | null = null;
     let die = () => {};
     rig.server.choose = async (asked): Promise<Fault> => {
-      if (asked.path !== changedPath && (await isVerified(rig, model, asked))) refetched = asked;
+      if (!doubtful.has(asked.path) && (await isVerified(rig, model, asked))) refetched = asked;
       requests++;
       if (requests % deathEvery === 0) {
         outcome.deaths++;
@@ -112,7 +112,7 @@ async function run(seed: number): Promise<Outcome> {
       }
       if (requests === changeAt) {
         outcome.changes++;
-        changedPath = asked.path;
+        doubtful.add(asked.path);
         const early = rig.server.files.get(asked.path)!;
         if (plain) versions.push((model = make(2)));
         else if (stated[model.paths.indexOf(asked.path)]) {
@@ -124,13 +124,14 @@ async function run(seed: number): Promise<Outcome> {
       if (next() >= rate) return { kind: 'none' };
       const shard = model.paths.indexOf(asked.path);
       const fault = chooseFault(below, asked, !plain && stated[shard] === true);
+      if (fault.kind === 'length' && plain) doubtful.add(asked.path);
       outcome.faults[fault.kind] = (outcome.faults[fault.kind] ?? 0) + 1;
       return fault;
     };
 
     // Under faults: a tab that dies is followed by another, one that fails tries again, twice.
-    let hashes: string[] | null = null;
-    for (let attempt = 0; attempt < 3 && hashes === null; attempt++) {
+    let read: string[] | null = null;
+    for (let attempt = 0; attempt < 3 && read === null; attempt++) {
       const tab = rig.tab();
       const died = new Promise<null>((resolve) => {
         die = () => {
@@ -140,7 +141,7 @@ async function run(seed: number): Promise<Outcome> {
       });
       const second = next() < 0.2 ? readWhole(rig.tab().library, model).catch(() => null) : null;
       try {
-        hashes = await rig.pass(Promise.race([readWhole(tab.library, model), died]));
+        read = await rig.pass(Promise.race([readWhole(tab.library, model), died]));
         await rig.pass(Promise.resolve(second));
       } catch (cause) {
         const { name, message } = cause as Error;
@@ -148,19 +149,25 @@ async function run(seed: number): Promise<Outcome> {
         expect(message.length, `run ${seed}`).toBeGreaterThan(40);
         outcome.errors.push(name);
       }
-      if (hashes !== null) expectRight(hashes, versions, seed);
+      if (read !== null) expectRight(read, versions, seed);
       if (next() < 0.2 && (await rot(rig, below))) outcome.rotten++;
     }
 
     // Once all is well, what is missing comes, and it is what the model says.
     die = () => {};
     rig.server.choose = async (asked) => {
-      if (asked.path !== changedPath && (await isVerified(rig, model, asked))) refetched = asked;
+      if (!doubtful.has(asked.path) && (await isVerified(rig, model, asked))) refetched = asked;
       return { kind: 'none' };
     };
     if (!plain) model = make(1);
     const healed = rig.tab().library;
-    expectRight(await rig.pass(readWhole(healed, model)), [model], seed);
+    const again = (cause: unknown) => {
+      // What is stored may be another version than the server's, which a tab learns only on its way.
+      if ((cause as Error).name === 'DownloadFailed') return readWhole(healed, model);
+      throw cause;
+    };
+    const hashes = readWhole(healed, model).catch(again);
+    expectRight(await rig.pass(hashes), [model], seed);
     expect(refetched, `run ${seed}`).toBeNull();
     return outcome;
   } finally {

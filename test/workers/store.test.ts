@@ -112,7 +112,7 @@ describe.each<[string, () => Promise<Shelf>]>([
     // Only a shard that is one piece has a hash that its piece is known by; the rest go by version.
     const [one, two] = piecesOf(record('m', shards));
     expect([one!.stated, one!.slot]).toEqual([sha256Of(shards[0]!), sha256Of(shards[0]!)]);
-    expect([two!.stated, two!.slot]).toEqual([null, 'm#1+0@"1"']);
+    expect([two!.stated, two!.slot]).toEqual([null, 'm#1+0/250@"1"']);
   });
 
   test('parts grow from the start, and become a piece at once', async () => {
