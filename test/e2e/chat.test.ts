@@ -172,8 +172,12 @@ test('the embedded model loads, answers, stops, and goes on with the conversatio
   expect(seen.at(-1)).toBe(100);
   expect(new Set(seen).size).toBeGreaterThan(3);
 
-  const context = page.getByRole('meter', { name: 'Context used' });
-  const used = async () => Number(await context.getAttribute('aria-valuenow'));
+  /** Tokens in memory, from the figures below the message box. */
+  const used = async () => {
+    const figure = page.locator('dt', { hasText: /^context$/ }).locator('xpath=../dd');
+    const [, tokens] = /^([\d,]+) of 8,192$/.exec((await figure.textContent())!)!;
+    return Number(tokens!.replace(',', ''));
+  };
   await send('My cat is called Pepper.');
   expect(await message().inputValue()).toBe('');
   const answers = page.getByRole('article', { name: 'The model' });
