@@ -198,7 +198,8 @@ test('the embedded model loads, answers, stops, and goes on with the conversatio
   expect(await answers.count()).toBe(2);
   expect(await used()).toBeGreaterThan(usedFirst + 4);
   expect(await page.getByText('150.6 M', { exact: true }).count()).toBe(1);
-  expect(await page.getByText('trained on 1,024').count()).toBe(1);
+  await page.getByRole('button', { name: /^Bytes/ }).click();
+  await page.getByText('trained on 1,024').waitFor();
   expect(faults).toEqual([]);
 
   /** The values the progress bar takes until it is gone, as the page shows them. */
