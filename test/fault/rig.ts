@@ -191,3 +191,17 @@ export async function readWhole(library: Library, { model }: TestModel): Promise
   }
   return hashes;
 }
+
+/** Flip a bit of a stored piece behind everybody's back. */
+export async function damage({ shelf }: Rig, piece: Uint8Array<ArrayBuffer>): Promise<void> {
+  const rotten = piece.slice();
+  rotten[rotten.length >> 1]! ^= 16;
+  await shelf.transact('readwrite', async (on) =>
+    on.put(['piece', sha256Of(piece)], rotten.buffer),
+  );
+}
+
+/** Take a stored piece away, and leave its entry in the index. */
+export async function vanish({ shelf }: Rig, piece: Uint8Array<ArrayBuffer>): Promise<void> {
+  await shelf.transact('readwrite', async (on) => on.delete(['piece', sha256Of(piece)]));
+}

@@ -1,0 +1,149 @@
+/** Models by their names: opened, followed, read in place and kept. How their bytes arrive is download.test.ts's. */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { LoadProgress, WeightsStatus } from '../../workers/protocol.ts';
+import {
+  damage,
+  openRig,
+  readWhole,
+  serveFolder,
+  sha256Of,
+  weights,
+  type Rig,
+} from '../fault/rig.ts';
+
+const noReport = () => {};
+
+let rig: Rig;
+beforeEach(async () => {
+  rig = await openRig();
+});
+afterEach(() => rig.close());
+
+describe('opening', () => {
+  test.each([
+    ['not JSON', '<html>'],
+    ['null', 'null'],
+    ['no shards', '{"shards":[]}'],
+    ['a shard that is none', '{"shards":[null]}'],
+    ['a path', '{"shards":[{"file":"../x","bytes":1,"sha256":null}]}'],
+    ['no size', '{"shards":[{"file":"x","sha256":null}]}'],
+    ['half a byte', '{"shards":[{"file":"x","bytes":1.5,"sha256":null}]}'],
+    ['a short hash', '{"shards":[{"file":"x","bytes":1,"sha256":"ab"}]}'],
+    ['a number for a hash', '{"shards":[{"file":"x","bytes":1,"sha256":7}]}'],
+    ['a file twice', '{"shards":[{"file":"x","bytes":1},{"file":"x","bytes":1}]}'],
+  ])('a manifest with %s is a BadModel', async (_, text) => {
+    rig.server.files.set('m/manifest.json', { bytes: Buffer.from(text), etag: null });
+    const opening = rig.tab().library.open(`${rig.origin}m/`, noReport);
+    await expect(rig.pass(opening)).rejects.toMatchObject({ name: 'BadModel' });
+  });
+
+  test('addresses that name no model are refused, missing ones named', async () => {
+    const { library } = rig.tab();
+    for (const address of ['models/m/', `${rig.origin}m`, 'kept:x', '']) {
+      const opening = library.open(address, noReport);
+      await expect(opening).rejects.toMatchObject({ name: 'Refused' });
+    }
+    for (const address of [`${rig.origin}m/`, `${rig.origin}m.gguf`]) {
+      const opening = library.open(address, noReport);
+      await expect(opening).rejects.toMatchObject({ name: 'DownloadFailed' });
+    }
+  });
+
+  test('a stored model opens and reads without a network', async () => {
+    const model = serveFolder(rig, 'm', [weights(50_000, 1), weights(150_000, 2)]);
+    await rig.pass(readWhole(rig.tab().library, model));
+    rig.server.choose = () => ({ kind: 'refuse' });
+    const { library } = rig.tab();
+    expect(await rig.pass(readWhole(library, model))).toEqual(model.hashes);
+    rig.server.choose = () => ({ kind: 'stall', afterBytes: 0 });
+    expect(await rig.pass(readWhole(rig.tab().library, model))).toEqual(model.hashes);
+  });
+
+  test('the first file of a split one names them all', async () => {
+    const parts = [weights(9000, 1), weights(150_000, 2)];
+    parts.forEach((bytes, i) =>
+      rig.server.files.set(`s-0000${i + 1}-of-00002.gguf`, { bytes, etag: `"${i}"` }),
+    );
+    const model = `${rig.origin}s-00001-of-00002.gguf?download=true`;
+    const { library } = rig.tab();
+    const shards = await library.open(model, noReport);
+    expect(shards.map(({ bytes }) => bytes)).toEqual([9000, 150_000]);
+    const range = await rig.pass(library.read(model, 1, 65_000, 1000));
+    expect(new Uint8Array(range)).toEqual(parts[1]!.slice(65_000, 66_000));
+  });
+
+  test('progress counts bytes, gives a rate, and ends whole', async () => {
+    const model = serveFolder(rig, 'm', [weights(60_000, 1), weights(60_000, 2)]);
+    const { library } = rig.tab();
+    const reports: LoadProgress[] = [];
+    await library.open(model.model, (p) => void reports.push(p));
+    const states: WeightsStatus[] = [];
+    await library.watch(model.model, (s) => void states.push(s));
+    rig.server.bytesPerSec = 400_000;
+    const done = library.download(model.model);
+    const ticks = setInterval(() => rig.clock.advance(50), 10);
+    await done;
+    clearInterval(ticks);
+    rig.clock.advance(200);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    expect(states[0]).toMatchObject({ state: 'absent', totalBytes: 120_000, receivedBytes: 0 });
+    expect(states.some(({ bytesPerSec, secondsLeft }) => bytesPerSec > 0 && secondsLeft! > 0)).toBe(
+      true,
+    );
+    expect(states.at(-1)).toMatchObject({
+      state: 'complete',
+      storedPieces: 2,
+      storedBytes: 120_000,
+      secondsLeft: null,
+    });
+    const counts = reports.map(({ doneBytes }) => doneBytes);
+    expect(counts).toEqual(counts.toSorted((a, b) => a - b));
+    expect(reports.at(-1)).toMatchObject({
+      phase: 'download',
+      doneBytes: 120_000,
+      totalBytes: 120_000,
+    });
+  });
+});
+
+describe('local files', () => {
+  test('adopted files are read in place; kept ones from the store, after the files are gone', async () => {
+    const bytes = [weights(9000, 1), weights(150_000, 2)];
+    const files = bytes.map((part, i) => new File([part], `k-0000${i + 1}-of-00002.gguf`));
+    const { library } = rig.tab();
+    const adopted = await library.adopt([files[1]!, files[0]!]);
+    const hashes = bytes.map(sha256Of);
+    const local = { model: adopted, shards: bytes, paths: [], bytes: 159_000, hashes };
+    expect(await readWhole(library, local)).toEqual(hashes);
+    expect(await library.status(adopted)).toMatchObject({
+      place: 'files',
+      state: 'complete',
+      name: 'k',
+    });
+    expect(await library.list()).toEqual([]);
+
+    const reports: LoadProgress[] = [];
+    const kept = await library.keep(adopted, (p) => void reports.push(p));
+    expect(reports.at(-1)).toMatchObject({ doneBytes: 159_000, totalBytes: 159_000 });
+    const second = rig.tab().library;
+    expect(await readWhole(second, { ...local, model: kept })).toEqual(hashes);
+    expect(await second.list()).toMatchObject([{ name: 'k', storedBytes: 159_000 }]);
+    expect(rig.server.asked).toEqual([]);
+
+    await damage(rig, bytes[0]!);
+    const third = rig.tab().library;
+    await third.open(kept, noReport);
+    await expect(rig.pass(third.read(kept, 0, 0, 10))).rejects.toMatchObject({
+      name: 'ShardCorrupt',
+      message: expect.stringContaining('open the file again'),
+    });
+  });
+
+  test('what is no GGUF file is refused', async () => {
+    const { library } = rig.tab();
+    for (const files of [[], [new File(['x'], 'x.txt')], [new File([], 'x.gguf')]]) {
+      await expect(library.adopt(files)).rejects.toMatchObject({ name: 'Refused' });
+    }
+    await expect(library.keep('files:x', noReport)).rejects.toMatchObject({ name: 'Refused' });
+  });
+});
