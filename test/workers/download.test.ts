@@ -8,7 +8,6 @@ import {
   readWhole,
   serveFile,
   serveFolder,
-  sha256Of,
   smallLimits,
   vanish,
   weights,
