@@ -8,7 +8,8 @@ import type { Gpu, Tensor } from './gpu.ts';
 import { Changes } from './interventions.ts';
 import * as K from './kernels.ts';
 import * as M from './measures.ts';
-import type { Model, Plans, Tap } from './model.ts';
+import type { Model, Plans } from './model.ts';
+import type { Tap, Visitors } from './plan.ts';
 import { type History, distances } from './probe.ts';
 import {
   type Answers,
@@ -21,7 +22,7 @@ import {
   type Watch,
 } from './protocol.ts';
 import { Recording } from './recording.ts';
-import { Replay, taps } from './replay.ts';
+import { Replay } from './replay.ts';
 import type { KdaState, State } from './state.ts';
 
 /** What the memory is laid open of. */
@@ -44,7 +45,6 @@ export class Memory {
   readonly #replay: Replay;
   #recording: Recording | null = null;
   #present!: Plans;
-  #looksIn = false;
 
   private constructor({ gpu, config, model, state, piece }: Laid) {
     this.#gpu = gpu;
@@ -72,14 +72,15 @@ export class Memory {
   /** Bind the plans to the buffers, probes and interventions there are. */
   async attach(): Promise<void> {
     const recording = this.#recording;
-    const tap = taps(
-      this.line.changes?.tap ?? null,
-      recording && recording.probe.recordTap(recording.history),
-    );
     this.#replay.stale();
-    this.#looksIn = tap !== null;
-    this.#present = await this.#model.plan(this.#state, tap);
+    this.#present = await this.#planFor(recording && recording.probe.recordTap(recording.history));
     this.#model.use(this.#present);
+  }
+
+  /** Plans for the present branch, with its interventions and a tap in them. */
+  #planFor(tap: Tap | null): Promise<Plans> {
+    const visitors: Visitors = { tap, changes: this.line.changes?.table ?? null };
+    return this.#model.plan(this.#state, visitors);
   }
 
   /** Where a prefill call from `at` must end at the latest. */
@@ -105,7 +106,7 @@ export class Memory {
 
   /** A call that took in `tokens`, up to `end`, is submitted. */
   took(tokens: number, end: number, by: 'chunk' | 'step'): void {
-    this.line.path.add(tokens, by === 'step' && !this.#looksIn ? 'few' : by);
+    this.line.path.add(tokens, by);
     this.#recording?.took(end);
   }
 
@@ -170,7 +171,7 @@ export class Memory {
     recording.reserve(length);
     await this.attach();
     const from = recording.complete;
-    if (from >= length) return recording.resume(length);
+    if (from >= length) return recording.picture();
     await recording.pause();
     await this.#replay.away(this.#present, async () => {
       let begun = false;
@@ -371,8 +372,7 @@ export class Memory {
   }
 
   async #lookAt(recording: Recording, tokens: number) {
-    const tap = taps(this.line.changes?.tap ?? null, recording.probe.sightTap());
-    const plans = await this.#model.plan(this.#state, tap);
+    const plans = await this.#planFor(recording.probe.sightTap());
     await this.#replay.goLookAt(tokens, plans);
     return recording.probe.sight();
   }
@@ -382,9 +382,8 @@ export class Memory {
     const history = recording.historyOf(layer);
     history.reserve(tokens);
     if (history.upTo >= tokens) return history;
-    const tap = taps(this.line.changes?.tap ?? null, recording.probe.historyTap(history));
     const visit = {
-      plans: await this.#model.plan(this.#state, tap),
+      plans: await this.#planFor(recording.probe.historyTap(history)),
       before: () => {},
       after: (end: number) => void (history.upTo = Math.max(history.upTo, end)),
     };
@@ -440,7 +439,7 @@ export class Memory {
       for (let at = call.position; at < call.position + call.tokens;) {
         const last = call.position + call.tokens;
         const to = call.route === 'chunk' ? (line.changes?.end(at, last) ?? last) : last;
-        line.path.add(to - at, call.route === 'few' && line.changes ? 'step' : call.route);
+        line.path.add(to - at, call.route);
         at = to;
       }
     }
@@ -467,10 +466,7 @@ export class Memory {
     ]);
     try {
       return await this.#replay.away(this.#present, async () => {
-        const plans = await this.#model.plan(
-          this.#state,
-          taps(this.line.changes?.tap ?? null, keyTap(layer, row)),
-        );
+        const plans = await this.#planFor(keyTap(layer, row));
         await this.#replay.goLookAt(token + 1, plans);
         return new Float32Array(await this.#gpu.read(row, H * keys, H * keys));
       });

@@ -117,7 +117,7 @@ export class Recording {
     this.#taken = end;
     this.history.upTo = Math.max(this.history.upTo, end);
     this.#readOn().catch(() => {}); // a lost device is told by whoever waits for its work
-    this.#picture();
+    this.picture();
   }
 
   /** A state that may be replayed from, if one is due here and there is room. Call where a call may end. */
@@ -164,7 +164,7 @@ export class Recording {
     this.#taken = end;
     this.#read = end;
     this.#pictured = -1;
-    this.#picture();
+    this.picture();
   }
 
   /** Everything taken in so far is told. */
@@ -247,7 +247,7 @@ export class Recording {
   }
 
   /** Look at the watched layer's recall and at all memories, again and again while tokens go in. */
-  #picture(): void {
+  picture(): void {
     if (this.#picturing) return;
     this.#picturing = (async () => {
       await Promise.resolve();
