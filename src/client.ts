@@ -5,6 +5,8 @@
 import { createEndpoint, proxy, transfer, wrap } from 'comlink';
 import {
   PalimpsestError,
+  type CheckpointOffer,
+  type CheckpointPlace,
   type DeviceReport,
   type EngineApi,
   type HubRepository,
@@ -23,6 +25,9 @@ import {
   type WeightsApi,
   type WeightsStatus,
 } from '../workers/protocol.ts';
+import weightsWorker from '../workers/download.worker.ts?worker&url';
+import engineWorker from '../workers/engine.worker.ts?worker&url';
+import { startWorker } from './trusted.ts';
 
 /**
  * The weights worker as the page sees it. It lives as long as the page: engines come and go, downloads go on, and adopted
@@ -45,6 +50,7 @@ export interface Weights {
   remove(model: string): Promise<void>;
   room(): Promise<Room>;
   repository(repository: string, revision: string): Promise<HubRepository>;
+  checkpoint(place: CheckpointPlace): Promise<CheckpointOffer>;
   adopt(files: File[]): Promise<string>;
   keep(model: string, report: (p: LoadProgress) => void): Promise<string>;
   /** For an export: the shards, and verified bytes of one. */
@@ -78,17 +84,12 @@ export interface Client {
 
 /** Start the weights worker of this page. Nothing is fetched but its code. */
 export function startWeights(): Weights {
-  return connectWeights(
-    new Worker(new URL('../workers/download.worker.ts', import.meta.url), { type: 'module' }),
-  );
+  return connectWeights(startWorker(weightsWorker));
 }
 
 /** Start an engine. Nothing is fetched but its code. */
 export function startClient(weights: Weights): Client {
-  return connect(
-    new Worker(new URL('../workers/engine.worker.ts', import.meta.url), { type: 'module' }),
-    weights,
-  );
+  return connect(startWorker(engineWorker), weights);
 }
 
 /** Calls to a worker. One that has died answers nothing more, so whoever waits is told by `end`. */
@@ -168,6 +169,7 @@ export function connectWeights(worker: Worker): Weights {
     },
     room: () => calls.ask(() => api.room()),
     repository: (repository, revision) => calls.ask(() => api.repository(repository, revision)),
+    checkpoint: (place) => calls.ask(() => api.checkpoint(place)),
     async adopt(files) {
       const model = await calls.ask(() => api.adopt(files));
       adopted.add(model);

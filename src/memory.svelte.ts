@@ -15,6 +15,7 @@ import {
   type TokenRecord,
 } from '../workers/protocol.ts';
 import { toFailure } from './errors.ts';
+import { instruments, type Instrument } from './views/instruments.ts';
 import { storyOf, tellingLoss, writtenShares } from './views/story.ts';
 import { recall as recallSetting, remember } from './settings.ts';
 import { askRecording, inquiryKey, type Recording } from './replay.ts';
@@ -64,6 +65,12 @@ export class Memory {
   watching = $state(recallSetting('watching', (stored) => stored !== false));
   /** Show texts as ink, not rendered. */
   inked = $state(recallSetting('inked', (stored) => stored !== false));
+  /** The instruments that are open, the last opened last. */
+  opened = $state.raw<readonly Instrument[]>(
+    recallSetting('opened', (stored) =>
+      Array.isArray(stored) ? instruments.filter((view) => stored.includes(view)) : ['writes'],
+    ),
+  );
   /** Tokens arrive: only what comes by itself is shown, so that the model need not wait. */
   live = $state(false);
 
@@ -206,6 +213,11 @@ export class Memory {
   setInked(inked: boolean): void {
     this.inked = inked;
     remember('inked', inked);
+  }
+
+  open(opened: readonly Instrument[]): void {
+    this.opened = opened;
+    remember('opened', opened);
   }
 
   // -------------------------------------------------------------------------------------- selecting

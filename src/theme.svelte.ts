@@ -17,6 +17,11 @@ export class Theme {
     remember('theme', choice);
   }
 
+  /** As `choose`, for now: nothing is remembered. */
+  show(choice: ThemeChoice): void {
+    this.choice = choice;
+  }
+
   /** Follow the system and mark the document; call inside an effect root. Returns what ends it. */
   start(): () => void {
     const query = matchMedia('(prefers-color-scheme: dark)');
