@@ -6,6 +6,7 @@ import type { Plugin } from 'vite';
 import { defineConfig } from 'vitest/config';
 import { carriesChromium, chromiumLaunch } from './tools/chromium.ts';
 import { loadSwiftShader } from './tools/nodeGpu.ts';
+import { publishHeaders, publishModules } from './tools/publish.ts';
 
 // Every machine tests on the same adapter unless told otherwise (tools/nodeGpu.ts). Here, because this runs in the main
 // process, whose environment all test processes inherit.
@@ -14,7 +15,9 @@ if (process.env.VITEST && carriesChromium) {
   if (process.env.PALIMPSEST_ADAPTER === 'swiftshader') loadSwiftShader();
 }
 
-const pages = ['index.html', 'embed.html'].filter((page) => existsSync(page));
+const pages = ['index.html', 'embed.html', 'examples/index.html'].filter((page) =>
+  existsSync(page),
+);
 const browserTests = 'test/**/*.browser.test.ts';
 const endToEndTests = 'test/e2e/**/*.test.ts';
 
@@ -43,7 +46,18 @@ const listShell: Plugin = {
 export default defineConfig({
   // Relative addresses: the built page works in any folder of any server.
   base: './',
-  plugins: [svelte({ configFile: false }), listShell],
+  plugins: [
+    svelte({ configFile: false }),
+    publishHeaders(),
+    publishModules([
+      {
+        entry: 'src/element/embed.ts',
+        fileName: 'embed.js',
+        types: ['src/embed/protocol.ts', 'src/element/embed.ts'],
+      },
+    ]),
+    listShell,
+  ],
   worker: { format: 'es' },
   // Workers are named so that their dependencies are found before they start: found later, vite would reload the page
   // in the middle of a newcomer's first load.

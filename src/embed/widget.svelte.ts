@@ -1,0 +1,475 @@
+/**
+ * What a widget's frame knows and does, as reactive state: a short conversation with one model, driven by the person in
+ * front of it and, through the line, by the page around. What costs much or tells what a person wrote waits for that
+ * person's word, given in the frame.
+ */
+import {
+  PalimpsestError,
+  type Loaded,
+  type MemoryReport,
+  type Prompt,
+  type Sampling,
+  type Stop,
+  type Token,
+} from '../../workers/protocol.ts';
+import type { Client, Weights } from '../client.ts';
+import { toFailure, type Failure } from '../errors.ts';
+import { formatBytes } from '../format.ts';
+import type { Memory } from '../memory.svelte.ts';
+import { advance, startProgress, type Progress } from '../progress.ts';
+import { fetchRecording } from '../replay.ts';
+import { clamp, clampSeed, greedy, ranges, type NumberSetting } from '../sampling.ts';
+import type {
+  Answers,
+  Draw,
+  Look,
+  Outcome,
+  Snapshot,
+  Status,
+  Theme,
+  View,
+  WidgetModel,
+  WidgetToken,
+  WidgetTurn,
+} from './protocol.ts';
+import type { Wishes } from './wishes.ts';
+
+/** How the widget reaches the workers, made when first needed. */
+export interface Workshop {
+  startWeights: () => Weights;
+  startClient: (weights: Weights) => Client;
+}
+
+/** An answer in the conversation, and where its tokens begin, once that is known. */
+export interface Spoken extends WidgetTurn {
+  first: number | null;
+  /** It is being written. */
+  grows: boolean;
+}
+
+/** What waits for the person's word. */
+export interface Question {
+  text: string;
+  yes: string;
+  answer: (agreed: boolean) => void;
+}
+
+type State =
+  | { kind: 'poster' }
+  | { kind: 'loading'; progress: Progress }
+  | { kind: 'ready' }
+  | { kind: 'failed'; failure: Failure };
+
+const declined = 'The person at the widget said no.';
+
+export class Widget {
+  state = $state.raw<State>({ kind: 'poster' });
+  turns = $state.raw<readonly Spoken[]>([]);
+  writing = $state.raw(false);
+  loaded = $state.raw<Loaded | null>(null);
+  bytes = $state.raw<MemoryReport | null>(null);
+  /** Of the weights; null while they are not known, or lie elsewhere and nobody has agreed to ask there. */
+  weightBytes = $state.raw<number | null>(null);
+  /** The weights are here: to load them fetches nothing. */
+  stored = $state.raw(false);
+  question = $state.raw<Question | null>(null);
+  view = $state.raw<View>('text');
+  theme = $state.raw<Theme>('auto');
+  draft = $state('');
+  /** Why the weights are in memory only; '' where they are kept. */
+  memoryNote = $state.raw('');
+
+  readonly wishes: Wishes;
+  readonly memory: Memory;
+  #workshop: Workshop;
+  #weights: Weights | null = null;
+  #client: Client | null = null;
+  #loading: Promise<Loaded> | null = null;
+  /** What a person wrote here is not the surrounding page's to read unasked. */
+  #personWrote = false;
+  #stopWanted = false;
+  #cancelled = false;
+  #held = false;
+  #release: () => void = () => {};
+
+  status = $derived.by<Status>(() => {
+    const { state, question, memory } = this;
+    const idle = { doneBytes: 0, totalBytes: 0, note: '' };
+    if (question) return { ...idle, state: 'asking', note: question.text };
+    if (state.kind === 'failed') return { ...idle, state: 'failed', note: state.failure.message };
+    if (state.kind === 'loading') {
+      const { doneBytes, totalBytes, note } = state.progress;
+      return { state: 'loading', doneBytes, totalBytes, note: note.slice(0, 500) };
+    }
+    if (state.kind === 'ready') return { ...idle, state: this.writing ? 'writing' : 'ready' };
+    return { ...idle, state: memory.recording ? 'replay' : 'poster' };
+  });
+
+  look = $derived.by<Look>(() => {
+    const { layer, head, token, model } = this.memory;
+    if (!model) return { view: this.view };
+    return { view: this.view, layer, head, token: token ?? 'newest' };
+  });
+
+  constructor(wishes: Wishes, workshop: Workshop, memory: Memory) {
+    this.wishes = wishes;
+    this.memory = memory;
+    this.#workshop = workshop;
+    this.view = wishes.look.view ?? 'text';
+    this.theme = wishes.theme;
+    this.draft = wishes.prompt;
+    if (wishes.replay) void this.replay(wishes.replay);
+    if (!wishes.foreign) void this.#weigh();
+  }
+
+  destroy(): void {
+    const ended = new PalimpsestError('Refused', 'The widget was closed.');
+    this.#client?.destroy(ended);
+    this.#weights?.destroy(ended);
+  }
+
+  // ------------------------------------------------------------------------------------------- model
+
+  /** How large the model is and whether it is here already: known before anything is asked of anybody. */
+  async #weigh(): Promise<void> {
+    try {
+      const { totalBytes, state, placeNote } = await this.#shelf().status(this.wishes.model);
+      this.weightBytes = totalBytes;
+      this.stored = state === 'complete';
+      this.memoryNote = placeNote;
+    } catch {
+      // The size is a courtesy; loading says what is wrong.
+    }
+  }
+
+  #shelf(): Weights {
+    return (this.#weights ??= this.#workshop.startWeights());
+  }
+
+  /** Load the model, asked by the person. Ends in `state`; never throws. */
+  async begin(): Promise<void> {
+    await this.#load().catch(() => {});
+  }
+
+  /** Break off a load. Who waits for it is told so. */
+  cancelLoad(): void {
+    if (this.state.kind !== 'loading') return;
+    this.#client?.destroy(new PalimpsestError('Refused', 'The load was broken off in the widget.'));
+    this.#client = null;
+    this.#cancelled = true;
+  }
+
+  /** Load the model, asked by the page around: where weights must be fetched, only once the person agrees. */
+  async #loadIfAllowed(): Promise<Loaded> {
+    if (this.state.kind !== 'ready' && !this.#loading && !this.stored) {
+      const size = this.weightBytes === null ? '' : `, ${formatBytes(this.weightBytes)}`;
+      const agreed = await this.#ask(
+        `This page would like to run a language model here. It is fetched from ${this.wishes.source}${size}, and runs on your GPU.`,
+        'Run it',
+      );
+      if (!agreed) throw new PalimpsestError('Refused', declined);
+    }
+    return this.#load();
+  }
+
+  #load(): Promise<Loaded> {
+    if (this.state.kind === 'ready' && this.loaded) return Promise.resolve(this.loaded);
+    return (this.#loading ??= this.#fetch().finally(() => (this.#loading = null)));
+  }
+
+  async #fetch(): Promise<Loaded> {
+    const { model } = this.wishes;
+    let progress = startProgress;
+    this.state = { kind: 'loading', progress };
+    try {
+      const weights = this.#shelf();
+      const client = (this.#client ??= this.#workshop.startClient(weights));
+      const loaded = await client.load(model, (report) => {
+        if (this.state.kind !== 'loading') return;
+        progress = advance(progress, report, performance.now());
+        this.state = { kind: 'loading', progress };
+      });
+      this.memory.detach();
+      await this.memory.attach(client.memory, loaded.model);
+      this.memory.lookAt(this.#wishedLook());
+      void client.lost().then(
+        (message) => this.#fail({ name: 'DeviceLost', message }),
+        (thrown: unknown) => this.#fail(toFailure(thrown)),
+      );
+      this.loaded = loaded;
+      this.bytes = loaded.memory;
+      this.stored = true;
+      this.state = { kind: 'ready' };
+      void this.#weigh();
+      return loaded;
+    } catch (thrown) {
+      if (this.#cancelled) this.state = { kind: 'poster' };
+      else this.#fail(toFailure(thrown));
+      this.#cancelled = false;
+      throw thrown;
+    }
+  }
+
+  /** Nothing is known of what the engine still holds: another is started when the model is wanted again. */
+  #fail(failure: Failure): void {
+    const reason = Object.assign(new Error(failure.message), { name: failure.name });
+    this.#client?.destroy(reason);
+    this.#client = null;
+    this.loaded = null;
+    this.state = { kind: 'failed', failure };
+    const helpless = failure.name === 'NoWebGPU' || failure.name === 'LimitTooSmall';
+    if (helpless && !this.memory.recording) void this.replay('first-visit');
+  }
+
+  #ask(text: string, yes: string): Promise<boolean> {
+    if (this.question) {
+      return Promise.reject(
+        new PalimpsestError('Refused', 'The person at the widget is being asked something else.'),
+      );
+    }
+    return new Promise((resolve) => {
+      const answer = (agreed: boolean) => {
+        this.question = null;
+        resolve(agreed);
+      };
+      this.question = { text, yes, answer };
+    });
+  }
+
+  // ------------------------------------------------------------------------------------------ replay
+
+  /** Show a recording that lies beside the page, if there is one. */
+  async replay(name: string): Promise<void> {
+    const address = new URL(`replays/${name}.json`, document.baseURI);
+    const recording = await fetchRecording(address).catch(() => null);
+    if (!recording || this.state.kind === 'ready') return;
+    this.memory.replay(recording);
+    this.memory.lookAt(this.#wishedLook());
+  }
+
+  #wishedLook(): URLSearchParams {
+    const { layer, head } = this.wishes.look;
+    const look = new URLSearchParams();
+    if (layer !== undefined) look.set('layer', String(layer));
+    if (head !== undefined) look.set('head', String(head));
+    return look;
+  }
+
+  // ------------------------------------------------------------------------------------ conversation
+
+  /** What the person asks. */
+  async say(text: string): Promise<void> {
+    if (this.writing || text.trim() === '') return;
+    this.#personWrote ||= text.trim() !== this.wishes.prompt.trim();
+    this.writing = true;
+    try {
+      await this.#load();
+      await this.#answer(text, this.wishes.draw, () => {});
+    } catch (thrown) {
+      const failure = toFailure(thrown);
+      if (this.state.kind === 'ready') this.state = { kind: 'failed', failure };
+    } finally {
+      this.writing = false;
+    }
+  }
+
+  /** Forget the conversation. */
+  async startOver(): Promise<void> {
+    await this.stop();
+    this.turns = [];
+    this.draft = this.wishes.prompt;
+    this.#personWrote = false;
+    await this.#client?.reset();
+  }
+
+  async generate(
+    asked: { prompt: string; begin: boolean; draw: Draw },
+    tell: (token: WidgetToken) => void,
+  ): Promise<Outcome> {
+    if (this.writing) {
+      throw new PalimpsestError('Refused', 'An answer is being written. Stop it first.');
+    }
+    // An answer to what a person wrote would tell of it.
+    if (!asked.begin && this.#personWrote && !(await this.#mayRead())) {
+      throw new PalimpsestError('Refused', declined);
+    }
+    this.writing = true;
+    this.#stopWanted = false;
+    try {
+      await this.#loadIfAllowed();
+      if (asked.begin) {
+        this.turns = [];
+        this.#personWrote = false;
+      }
+      return await this.#answer(asked.prompt, asked.draw, tell);
+    } finally {
+      this.writing = false;
+    }
+  }
+
+  async #answer(prompt: string, draw: Draw, tell: (token: WidgetToken) => void): Promise<Outcome> {
+    const client = this.#client!;
+    const sampling = samplingOf(draw);
+    const said: Spoken = { role: 'user', content: prompt, first: null, grows: false };
+    const asked = [...this.turns, said];
+    const reply: Spoken = { role: 'assistant', content: '', first: null, grows: true };
+    const show = (change: Partial<Spoken>) => {
+      Object.assign(reply, change);
+      this.turns = [...asked, { ...reply }];
+    };
+    this.#stopWanted = false;
+    show({});
+    this.memory.live = true;
+    this.memory.selectToken(null);
+    const take = (token: Token) => {
+      show({ content: reply.content + token.text, first: reply.first ?? token.position });
+      const { id, position, text, logprob } = token;
+      tell({ id, position, text, logprob: Math.min(0, logprob) });
+    };
+    try {
+      let stop = await client.generate(this.#promptOf(asked), sampling, take);
+      // Held because nobody could see it, not stopped: it goes on from where it was.
+      while (stop.reason === 'stopped' && !this.#stopWanted && (await this.#seen())) {
+        const left = sampling.maxTokens - stop.ids.length;
+        if (left < 1) {
+          stop = { ...stop, reason: 'length' };
+          break;
+        }
+        const rest = await client.memory.proceed({ ...sampling, maxTokens: left }, take);
+        stop = { ...rest, ids: [...stop.ids, ...rest.ids], text: stop.text + rest.text };
+        stop.promptIds = stop.promptIds.slice(0, stop.promptIds.length - stop.ids.length);
+      }
+      this.bytes = stop.memory;
+      show({ content: stop.text, ids: stop.ids, grows: false });
+      return outcomeOf(stop, sampling);
+    } catch (thrown) {
+      if (reply.content === '') this.turns = this.turns.slice(0, -2);
+      else show({ grows: false });
+      throw thrown;
+    } finally {
+      this.memory.live = false;
+    }
+  }
+
+  #promptOf(turns: readonly Spoken[]): Prompt {
+    if (this.loaded?.model.mode === 'raw') {
+      return { kind: 'raw', text: turns.map(({ content }) => content).join('') };
+    }
+    return {
+      kind: 'chat',
+      turns: turns.map(({ role, content, ids }) => ({ role, content, ...(ids && { ids }) })),
+    };
+  }
+
+  /** End the answer that is being written, or the wish for it. */
+  async stop(): Promise<void> {
+    this.#stopWanted = true;
+    this.question?.answer(false);
+    this.#release();
+    this.#client?.stop();
+    while (this.writing) await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+
+  /** While nobody can see the widget, the GPU is left to others: an answer waits after its next token. */
+  hold(hidden: boolean): void {
+    this.#held = hidden;
+    if (hidden) {
+      this.memory.pause();
+      if (this.writing) this.#client?.stop();
+    } else this.#release();
+  }
+
+  async #seen(): Promise<boolean> {
+    if (this.#held) await new Promise<void>((resolve) => (this.#release = resolve));
+    return !this.#stopWanted;
+  }
+
+  // ------------------------------------------------------------------------------- the page's requests
+
+  async load(): Promise<WidgetModel> {
+    const { model } = await this.#loadIfAllowed();
+    const { name, parameters, layers, contextLimit } = model;
+    return {
+      name: name.slice(0, 200),
+      parameters,
+      layers: layers.length,
+      contextLimit: Math.min(contextLimit, 0xffffffff),
+    };
+  }
+
+  async snapshot(): Promise<Snapshot> {
+    if (this.writing) {
+      throw new PalimpsestError('Refused', 'An answer is being written. Stop it first.');
+    }
+    if (this.#personWrote && !(await this.#mayRead())) {
+      throw new PalimpsestError('Refused', declined);
+    }
+    const { wishes, look } = this;
+    return {
+      format: 'palimpsest-snapshot',
+      version: 1,
+      model: wishes.model,
+      turns: this.turns.map(({ role, content, ids }) => ({ role, content, ...(ids && { ids }) })),
+      draw: $state.snapshot(wishes.draw) as Draw,
+      look,
+    };
+  }
+
+  #mayRead(): Promise<boolean> {
+    return this.#ask(
+      'The page around this widget would like to read the conversation, with what you wrote.',
+      'Let it read',
+    );
+  }
+
+  async restore(snapshot: Snapshot): Promise<null> {
+    if (snapshot.model !== this.wishes.model) {
+      throw new PalimpsestError(
+        'Refused',
+        `The snapshot is of ${snapshot.model}, and this widget has ${this.wishes.model}.`,
+      );
+    }
+    await this.stop();
+    // What stays of a person's words here is replaced, not read.
+    this.#personWrote = false;
+    this.turns = snapshot.turns.map((turn) => ({ ...turn, first: null, grows: false }));
+    this.setLook(snapshot.look);
+    return null;
+  }
+
+  setLook({ view, layer, head, token }: Look): null {
+    if (view) this.view = view;
+    const { memory } = this;
+    if (memory.model) {
+      if (layer !== undefined && layer < memory.model.layers.length) memory.selectLayer(layer);
+      if (head === 'median' || (head !== undefined && head < memory.model.heads)) {
+        memory.selectHead(head);
+      }
+      if (token === 'newest') memory.selectToken(null);
+      else if (token !== undefined && token <= memory.last) memory.selectToken(token);
+    }
+    return null;
+  }
+
+  setTheme(theme: Theme): Answers['theme'] {
+    this.theme = theme;
+    return null;
+  }
+}
+
+/** The settings of a draw, the rest as the playground begins. */
+export function samplingOf(draw: Draw): Sampling {
+  const sampling: Sampling = { ...greedy };
+  for (const setting of Object.keys(ranges) as NumberSetting[]) {
+    const wanted = draw[setting];
+    if (wanted !== undefined) sampling[setting] = clamp(setting, wanted);
+  }
+  if (draw.seed !== undefined) sampling.seed = clampSeed(draw.seed);
+  if (draw.stop) sampling.stop = draw.stop.filter((text) => text !== '');
+  return sampling;
+}
+
+function outcomeOf(stop: Stop, { seed }: Sampling): Outcome {
+  const { text, ids, reason, promptIds, firstTokenMs, decodeMs } = stop;
+  return { text, ids, reason, promptTokens: promptIds.length, firstTokenMs, decodeMs, seed };
+}
