@@ -8,7 +8,7 @@
 // Shapes  inputs [q | k | v | f, o_g [RANK] | b [H]] with q, k [H, K], v [H, V]   y [H, V]   S [H, K, V]   tails [TAPS - 1, C]
 //         constants [conv [C, TAPS] | dt [H K] | a [H] | w [V]]   F [H K, RANK] from row F_FIRST, G [H V, RANK] from row G_FIRST
 // Grid    (H): one workgroup of at least V lanes per head
-// Links   matrix_* for F, another as b for G, activation, sum_{tree,subgroup}
+// Links   matrix_* for F, another as b for G, activation, kda_{unwatched,watched}, sum_{tree,subgroup}
 // Oracle  test/reference/kda.ts shortConv, gates, writeStrengths, step, outNorm
 const H = 32u;
 const K = 128u;
@@ -32,8 +32,13 @@ var<workgroup> decay: array<f32, K>;
 var<workgroup> gate: array<f32, V>;
 var<workgroup> sums: array<vec2f, SUM_LANES>;
 
+// Where number i of this head's q | k | v lies among those of all heads.
+fn channel(i: u32, h: u32) -> u32 {
+  return select(select(2u * H * K + h * V + i - 2u * K, H * K + h * K + i - K, i < 2u * K), h * K + i, i < K);
+}
+
 fn convolve(i: u32, h: u32) -> f32 {
-  let c = select(select(2u * H * K + h * V + i - 2u * K, H * K + h * K + i - K, i < 2u * K), h * K + i, i < K);
+  let c = channel(i, h);
   let last = inputs[c];
   var sum = constants[c * TAPS + TAPS - 1u] * last;
   for (var j = 0u; j + 1u < TAPS; j++) {
@@ -62,6 +67,8 @@ fn kda_token(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let total = workgroup_sum(squares, lane); // a barrier too: mixed and low are there
   let q_scale = inverseSqrt((total.x + EPS) * f32(K));
   let k_scale = inverseSqrt(total.y + EPS);
+  see_inputs(h, q_scale, k_scale, lane);
+  let factors = changed(h);
 
   for (var row = lane.index; row < K + V; row += SUM_LANES) {
     var sum = 0.0;
@@ -70,7 +77,9 @@ fn kda_token(@builtin(workgroup_id) group: vec3u, lane: Lane) {
         let f = block(F_FIRST + h * K + row, b);
         sum += dot(f[0], low[quad(b, 0u)]) + dot(f[1], low[quad(b, 1u)]);
       }
-      decay[row] = exp(constants[C * TAPS + H * K + h] * softplus(sum + constants[C * TAPS + h * K + row]));
+      let g = apply(constants[C * TAPS + H * K + h] * softplus(sum + constants[C * TAPS + h * K + row]), factors.x);
+      see_gate(h, row, g);
+      decay[row] = exp(g);
     } else {
       for (var b = 0u; b < RANK / BLOCK; b++) {
         let g = block_b(G_FIRST + h * V + row - K, b);
@@ -103,14 +112,18 @@ fn kda_token(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   for (var i = 0u; i < PARTS; i++) {
     held += sums[i * V + column];
   }
-  let beta = sigmoid(inputs[C + 2u * RANK + h]);
+  let beta = apply(sigmoid(inputs[C + 2u * RANK + h]), factors.y);
   let u = beta * (mixed[2u * K + column] - held.x);
+  var energy = 0.0;
   for (var i = 0u; i < ROWS; i++) {
     let d = part + i * PARTS;
     if (own && d < K) {
-      S[(h * K + d) * V + column] = memory[i] + mixed[K + d] * k_scale * u;
+      let written = memory[i] + mixed[K + d] * k_scale * u;
+      S[(h * K + d) * V + column] = written;
+      energy += written * written;
     }
   }
+  see_write(h, column, part == 0u, held.x, beta, u, energy, lane);
   let o = held.y + qk * q_scale * k_scale * u;
   let scale = inverseSqrt(workgroup_sum(vec4f(select(0.0, o * o, part == 0u)), lane).x / f32(V) + EPS);
   if (part == 0u) {

@@ -7,10 +7,12 @@ import type { ModelConfig } from './config.ts';
 import type { Gpu, Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import { mlaAttention } from './attention.ts';
-import type { Scratch } from './scratch.ts';
-import { type Phase, Plan } from './plan.ts';
+import { type Scratch, watchedStride } from './scratch.ts';
+import { type Phase, Plan, type Site, type Visitors } from './plan.ts';
 import type { KdaState, MlaState, State } from './state.ts';
 import type { DenseWeights, KdaWeights, Matrix, ModelWeights, MoeWeights } from './weights.ts';
+
+type Look = (site: Site, tensor: Tensor) => void;
 
 /** Lanes of the one workgroup that a head has. */
 const HEAD_LANES = { SUM_LANES: 256 };
@@ -43,7 +45,10 @@ export function decodesInFewCalls({ kda }: ModelConfig, weights: ModelWeights): 
   );
 }
 
-/** Embedding, layers and logits of the token in `scratch.best`. */
+/**
+ * Embedding, layers and logits of the token in `scratch.best`. Visitors see of a KDA layer only what it did, afterwards
+ * (`token`), and change its gates inside its one call; without them nothing is added.
+ */
 export function oneToken(
   gpu: Gpu,
   phase: Phase,
@@ -51,8 +56,10 @@ export function oneToken(
   weights: ModelWeights,
   s: Scratch,
   state: State,
+  visitors: Visitors,
 ): Plan {
   const p = new Plan(gpu, phase, s.step);
+  let recurrent = 0;
   for (const part of weights.embedding.parts) {
     const consts = { FIRST: part.firstRow, COUNT: part.rows, STRIDE: 4 };
     p.runMatrix(
@@ -66,17 +73,34 @@ export function oneToken(
   }
   weights.layers.forEach(({ mixer, ffn }, i) => {
     const memory = state.layers[i]!;
-    if (mixer.kind === 'kda') kda(p, config, mixer, memory as KdaState, s);
-    else {
+    const look: Look = (site, tensor) => visitors.tap?.(site, i, tensor, p);
+    look('input', s.x);
+    if (mixer.kind === 'kda') {
+      const first = recurrent++ * watchedStride(config);
+      const row = gpu.part(s.watched, `what a token did in layer ${i}`, first, [
+        watchedStride(config),
+      ]);
+      const changes = visitors.changes?.(i) ?? null;
+      const watch = visitors.tap || changes ? { row, changes: changes ?? s.unchanged } : null;
+      kda(p, config, mixer, memory as KdaState, s, watch);
+      look('mixed', row);
+      look('token', row);
+    } else {
       const norm = { w: mixer.norm, eps: config.eps };
       p.project(mixer.q, 0, null, norm, s.x, s.query);
       p.project(mixer.latent, 0, null, norm, s.x, s.latentRow);
+      look('query', s.query);
+      look('latentRow', s.latentRow);
       mlaAttention(p, gpu, config, mixer, memory as MlaState, state.segments, s);
+      look('latentQuery', s.latentQuery);
+      look('o', s.o);
       p.linear(mixer.output, s.o, s.x, { add: true });
     }
     if (ffn.kind === 'dense') dense(p, config, ffn, s);
-    else moe(p, config, ffn, s);
+    else moe(p, config, ffn, s, look);
   });
+  visitors.tap?.('input', weights.layers.length, s.x, p);
+  visitors.tap?.('token', weights.layers.length, s.watched, p);
   if (weights.output.parts.length === 1) {
     p.project(weights.output, 0, null, { w: weights.outputNorm, eps: config.eps }, s.x, s.logits);
   } else {
@@ -90,10 +114,19 @@ export function oneToken(
     );
     p.linear(weights.output, s.h, s.logits);
   }
+  visitors.tap?.('logits', weights.layers.length, s.logits, p);
   return p;
 }
 
-function kda(p: Plan, c: ModelConfig, w: KdaWeights, state: KdaState, s: Scratch): void {
+/** `watch`: where to tell what the token did, and the changes [n, H, 4] of the layer's gates. */
+function kda(
+  p: Plan,
+  c: ModelConfig,
+  w: KdaWeights,
+  state: KdaState,
+  s: Scratch,
+  watch: { row: Tensor; changes: Tensor } | null,
+): void {
   const { keys, values: V, taps: TAPS } = c.kda;
   projectAll(p, w.inputs, 0, w.norm, c.eps, s.x, s.inputs);
   const [F] = w.forgetB.parts;
@@ -108,14 +141,16 @@ function kda(p: Plan, c: ModelConfig, w: KdaWeights, state: KdaState, s: Scratch
     EPS: c.eps,
   };
   const { memory: S, tails } = state;
+  const tensors = { inputs: s.inputs, constants: w.constants, tails, S, y: s.gated };
+  const visited = watch && { watched: watch.row, changes: watch.changes };
   p.runMatrices(
     K.kdaToken,
     consts,
-    { inputs: s.inputs, constants: w.constants, tails, S, y: s.gated },
+    { ...tensors, ...visited },
     { matrix: w.forgetB, part: F! },
     { matrix: w.outGateB, part: G! },
-    [K.activation, p.sum],
-    HEAD_LANES,
+    [K.activation, p.sum, ...(watch ? [K.kdaWatched, K.step] : [K.kdaUnwatched])],
+    watch ? { ...HEAD_LANES, CHANGES: watch.changes.shape[0]! } : HEAD_LANES,
   );
   p.linear(w.output, s.gated, s.x, { add: true });
 }
@@ -128,12 +163,16 @@ function dense(p: Plan, c: ModelConfig, w: DenseWeights, s: Scratch): void {
   p.linear(w.down, s.act, s.x, { add: true });
 }
 
-function moe(p: Plan, c: ModelConfig, w: MoeWeights, s: Scratch): void {
+function moe(p: Plan, c: ModelConfig, w: MoeWeights, s: Scratch, look: Look): void {
   const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, normalised, width: WIDTH } = c.moe;
   const SHARED_FIRST = 4 * Math.ceil(EXPERTS / 4);
   projectAll(p, [w.router], 0, w.norm, c.eps, s.x, s.inputs, w.sharedInputs, SHARED_FIRST);
   const routing = { logits: s.inputs, bias: w.bias, ids: s.ids, weights: s.routed };
   p.run(K.route, { EXPERTS, TOP, SCALE, NORM: normalised ? 1 : 0 }, routing, [K.activation]);
+  look('scores', s.inputs);
+  look('bias', w.bias);
+  look('ids', s.ids);
+  look('routed', s.routed);
   w.experts.gate.parts.forEach((part, i) => {
     const consts = {
       WIDTH,

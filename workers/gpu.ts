@@ -106,6 +106,8 @@ export interface Tensor {
   readonly bytes: number;
   readonly kind: TensorKind;
   readonly buffer: GPUBuffer;
+  /** Where it begins in the buffer: 0, or a part's place. */
+  readonly offset: number;
 }
 
 /** A compiled kernel: pipeline ready after `await gpu.ready()`. */
@@ -143,6 +145,9 @@ export const FLOOR = {
   workgroupBytes: 16 * 1024,
   invocations: 256,
 } as const;
+
+/** Where parts of a tensor may begin: bindings are aligned to 256 bytes. */
+export const PART_ELEMENTS = 64;
 
 /** Optional features that kernels have variants for. */
 const WANTED: GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'];
@@ -265,7 +270,7 @@ export class Gpu {
       GPUBufferUsage.COPY_SRC |
       GPUBufferUsage.UNIFORM;
     const buffer = this.#device.createBuffer({ label: name, size: bytes, usage });
-    const tensor: Tensor = { name, shape, bytes, kind, buffer };
+    const tensor: Tensor = { name, shape, bytes, kind, buffer, offset: 0 };
     this.#tensors.add(tensor);
     this.bytes[kind] += bytes;
     return tensor;
@@ -283,11 +288,21 @@ export class Gpu {
     return tensor;
   }
 
+  /** A part of a tensor, from a multiple of PART_ELEMENTS on: bound and copied like any other, and not to be released. */
+  part(whole: Tensor, name: string, element: number, shape: readonly number[]): Tensor {
+    const bytes = 4 * shape.reduce((a, b) => a * b, 1);
+    const offset = whole.offset + 4 * element;
+    if (element % PART_ELEMENTS !== 0 || 4 * element + bytes > whole.bytes) {
+      throw new Error(`${name} cannot begin at element ${element} of ${whole.name}`);
+    }
+    return { name, shape, bytes, kind: whole.kind, buffer: whole.buffer, offset };
+  }
+
   /** Write values at an element offset; ordered before any later submit. */
   write(tensor: Tensor, element: number, values: Float32Array | Uint32Array): void {
     this.#device.queue.writeBuffer(
       tensor.buffer,
-      4 * element,
+      tensor.offset + 4 * element,
       values.buffer,
       values.byteOffset,
       values.byteLength,
@@ -440,7 +455,8 @@ export class Gpu {
       entries: program.lines.map(({ name }, binding) => {
         const tensor = tensors[name];
         if (!tensor) throw new Error(`${program.name}: nothing bound to ${name}`);
-        return { binding, resource: { buffer: tensor.buffer } };
+        const { buffer, offset, bytes } = tensor;
+        return { binding, resource: { buffer, offset, size: bytes } };
       }),
     });
     const weights = Object.values(tensors).filter((t) => t.kind === 'weights');
@@ -459,7 +475,9 @@ export class Gpu {
         pass?.end();
         pass = null;
         const { from, to, toElement, perToken } = call;
-        encoder.copyBufferToBuffer(from.buffer, 0, to.buffer, 4 * toElement, 4 * perToken * tokens);
+        const bytes = 4 * perToken * tokens;
+        const at = to.offset + 4 * toElement;
+        encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, at, bytes);
       }
     }
     pass?.end();
@@ -476,7 +494,8 @@ export class Gpu {
   copy(from: Tensor, fromElement: number, to: Tensor, toElement: number, count: number): void {
     this.#alive();
     const encoder = this.#device.createCommandEncoder();
-    encoder.copyBufferToBuffer(from.buffer, 4 * fromElement, to.buffer, 4 * toElement, 4 * count);
+    const [source, target] = [from.offset + 4 * fromElement, to.offset + 4 * toElement];
+    encoder.copyBufferToBuffer(from.buffer, source, to.buffer, target, 4 * count);
     this.#device.queue.submit([encoder.finish()]);
   }
 
@@ -484,7 +503,7 @@ export class Gpu {
   clear(tensors: readonly Tensor[]): void {
     this.#alive();
     const encoder = this.#device.createCommandEncoder();
-    for (const { buffer } of tensors) encoder.clearBuffer(buffer);
+    for (const { buffer, offset, bytes } of tensors) encoder.clearBuffer(buffer, offset, bytes);
     this.#device.queue.submit([encoder.finish()]);
   }
 
@@ -498,7 +517,7 @@ export class Gpu {
     const bytes = 4 * count;
     const staging = this.#takeReadback(bytes);
     const encoder = this.#device.createCommandEncoder();
-    encoder.copyBufferToBuffer(tensor.buffer, 4 * element, staging, 0, bytes);
+    encoder.copyBufferToBuffer(tensor.buffer, tensor.offset + 4 * element, staging, 0, bytes);
     this.#device.queue.submit([encoder.finish()]);
     try {
       await staging.mapAsync(GPUMapMode.READ, 0, bytes);

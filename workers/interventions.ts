@@ -5,7 +5,6 @@
 import type { ModelConfig } from './config.ts';
 import type { Call, Gpu, Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
-import type { Tap } from './model.ts';
 import { type Intervention, PalimpsestError } from './protocol.ts';
 import type { KdaState, State } from './state.ts';
 
@@ -24,10 +23,10 @@ interface Event {
 
 /** The interventions of one branch. */
 export class Changes {
-  readonly #config: ModelConfig;
   readonly #tensors: Tensor[];
-  /** Tables [H] of (factor, strength, from, 0), by layer, in the order they were asked for. */
-  readonly #tables: ReadonlyMap<number, readonly Tensor[]>;
+  /** Changes [H] of (factor, strength, from, 0) by layer, all that hold; and the table of them on the GPU. */
+  readonly #changes: ReadonlyMap<number, Float32Array[]>;
+  readonly #tables: ReadonlyMap<number, Tensor>;
   readonly #events: readonly Event[];
   readonly #gpu: Gpu;
   /** Those of the branch that this one was made from, which hold here too. */
@@ -35,16 +34,16 @@ export class Changes {
 
   private constructor(
     gpu: Gpu,
-    config: ModelConfig,
     base: Changes | null,
     tensors: Tensor[],
-    tables: Map<number, Tensor[]>,
+    changes: Map<number, Float32Array[]>,
+    tables: Map<number, Tensor>,
     events: Event[],
   ) {
     this.#gpu = gpu;
-    this.#config = config;
     this.#base = base;
     this.#tensors = tensors;
+    this.#changes = changes;
     this.#tables = tables;
     this.#events = events;
   }
@@ -64,7 +63,7 @@ export class Changes {
     const { heads: H } = config;
     const { keys, values: V } = config.kda;
     const tensors: Tensor[] = [];
-    const tables = new Map<number, Tensor[]>();
+    const changes = new Map<number, Float32Array[]>(base ? base.#changes : []);
     const events: Event[] = [];
     const own = (name: string, shape: number[], values: Float32Array | Uint32Array) => {
       const tensor = gpu.upload('scratch', name, shape, values);
@@ -88,8 +87,7 @@ export class Changes {
             const factor = kind === 'hold' ? 0 : kind === 'deaf' ? 1 : intervention.factor;
             const strength = kind === 'forgetting' ? 1 : 0;
             const change = changeTable(H, heads, factor, strength, from);
-            const table = own(`${kind} in layer ${layer}`, [H, 4], change);
-            tables.set(layer, [...(tables.get(layer) ?? []), table]);
+            changes.set(layer, [...(changes.get(layer) ?? []), change]);
             break;
           }
           case 'zero':
@@ -115,24 +113,17 @@ export class Changes {
         }
       }
     }
-    return new Changes(gpu, config, base, tensors, tables, events);
+    const tables = new Map<number, Tensor>();
+    for (const [layer, all] of changes) {
+      const values = new Float32Array(all.length * 4 * H);
+      all.forEach((change, i) => values.set(change, i * 4 * H));
+      tables.set(layer, own(`changes of layer ${layer}`, [all.length, H, 4], values));
+    }
+    return new Changes(gpu, base, tensors, changes, tables, events);
   }
 
-  /** Applies the tables, where the plan has their layers' gates. */
-  get tap(): Tap {
-    const { heads: H } = this.#config;
-    const base = this.#base?.tap;
-    let g: Tensor;
-    return (site, layer, tensor, plan) => {
-      base?.(site, layer, tensor, plan);
-      if (site === 'g') g = tensor;
-      if (site !== 'beta') return;
-      for (const change of this.#tables.get(layer) ?? []) {
-        const consts = { H, K: this.#config.kda.keys };
-        plan.run(K.intervene, consts, { change, g, beta: tensor }, [K.step]);
-      }
-    };
-  }
+  /** The table of a layer's changes, for plans; null where there are none. */
+  table = (layer: number): Tensor | null => this.#tables.get(layer) ?? null;
 
   /** Change memories as is due before the token at `position` is taken in. */
   apply(position: number): void {

@@ -24,6 +24,8 @@ import activationSource from '../shaders/lib/activation.wgsl?raw';
 import bestSource from '../shaders/lib/best.wgsl?raw';
 import cacheF16Source from '../shaders/lib/cache_f16.wgsl?raw';
 import cacheF32Source from '../shaders/lib/cache_f32.wgsl?raw';
+import kdaUnwatchedSource from '../shaders/lib/kda_unwatched.wgsl?raw';
+import kdaWatchedSource from '../shaders/lib/kda_watched.wgsl?raw';
 import outerSource from '../shaders/lib/outer.wgsl?raw';
 import stepSource from '../shaders/lib/step.wgsl?raw';
 import sumSubgroupSource from '../shaders/lib/sum_subgroup.wgsl?raw';
@@ -35,6 +37,7 @@ import mlaAppendSource from '../shaders/mla_append.wgsl?raw';
 import mlaAttendSource from '../shaders/mla_attend.wgsl?raw';
 import mlaMergeSource from '../shaders/mla_merge.wgsl?raw';
 import normSource from '../shaders/norm.wgsl?raw';
+import probeAppendSource from '../shaders/probe_append.wgsl?raw';
 import probeChoiceSource from '../shaders/probe_choice.wgsl?raw';
 import probeKeepSource from '../shaders/probe_keep.wgsl?raw';
 import probeLogitsSource from '../shaders/probe_logits.wgsl?raw';
@@ -42,6 +45,7 @@ import probeOverwriteSource from '../shaders/probe_overwrite.wgsl?raw';
 import probeRecallSource from '../shaders/probe_recall.wgsl?raw';
 import probeRowSource from '../shaders/probe_row.wgsl?raw';
 import probeStateSource from '../shaders/probe_state.wgsl?raw';
+import probeTokenSource from '../shaders/probe_token.wgsl?raw';
 import probeTraceSource from '../shaders/probe_trace.wgsl?raw';
 import projectSource from '../shaders/project.wgsl?raw';
 import routeSource from '../shaders/route.wgsl?raw';
@@ -64,6 +68,9 @@ export const tile: Library = { name: 'tile', source: tileSource };
 /** How the latent cache holds numbers: f32, or f16 at half the memory. */
 export const cacheF32: Library = { name: 'cache_f32', source: cacheF32Source };
 export const cacheF16: Library = { name: 'cache_f16', source: cacheF16Source };
+/** Whether kda_token tells what it does and lets its gates be changed. */
+export const kdaUnwatched: Library = { name: 'kda_unwatched', source: kdaUnwatchedSource };
+export const kdaWatched: Library = { name: 'kda_watched', source: kdaWatchedSource };
 export const best: Library = { name: 'best', source: bestSource };
 
 const matrixSources = import.meta.glob<string>('../shaders/lib/matrix_*.wgsl', {
@@ -227,7 +234,7 @@ export const kdaChunkScan = kernel('kda_chunk_scan', kdaChunkScanSource, {
   grid: (c) => [Math.ceil(c.V / c.COLUMNS), c.H, 1],
 });
 
-/** SUM_LANES of V or more. Links `matrixOf(F)`, `second(matrixOf(G))`, activation, a sum. */
+/** SUM_LANES of V or more. Links `matrixOf(F)`, `second(matrixOf(G))`, activation, kdaUnwatched or kdaWatched, a sum. */
 export const kdaToken = kernel('kda_token', kdaTokenSource, {
   binds: ['inputs', 'constants', 'tails', 'S', 'y'],
   consts: ['H', 'K', 'V', 'TAPS', 'F_FIRST', 'G_FIRST', 'EPS'],
@@ -370,10 +377,10 @@ export const topLogits = kernel('top_logits', topLogitsSource, {
 
 // ------------------------------------------------------------------------------------- memory laid open
 
-/** Between kdaGate and the recurrence. change is [H] of (f32 factor, f32 strength, u32 from, 0). */
+/** Between kdaGate and the recurrence. changes is [CHANGES, H] of (f32 factor, f32 strength, u32 from, 0). */
 export const intervene = kernel('intervene', interveneSource, {
-  binds: ['change', 'g', 'beta'],
-  consts: ['H', 'K'],
+  binds: ['changes', 'g', 'beta'],
+  consts: ['H', 'K', 'CHANGES'],
   grid: (c, tokens) => [c.H, tokens, 1],
 });
 
@@ -394,6 +401,25 @@ export const probeTrace = kernel('probe_trace', probeTraceSource, {
 export function historyWords({ H, K, V }: { H: number; K: number; V: number }): number {
   return 3 * H * K + 2 * H * V + H;
 }
+
+/** f32 words that kdaWatched leaves of a token: a row of history, then the sums of each head. */
+export function watchedWords(sizes: { H: number; K: number; V: number }): number {
+  return historyWords(sizes) + PROBE_SUMS * sizes.H;
+}
+
+/** After all layers of one token. watched is [LAYERS, WATCHED], watchedWords or more each; records are [RING, ROW]. */
+export const probeToken = kernel('probe_token', probeTokenSource, {
+  binds: ['watched', 'records'],
+  consts: ['LAYERS', 'H', 'K', 'V', 'WATCHED', 'BLOCKS', 'RING', 'ROW'],
+  grid: (c) => [c.H, c.LAYERS, 1],
+});
+
+/** ROW is historyWords. */
+export const probeAppend = kernel('probe_append', probeAppendSource, {
+  binds: ['watched', 'history'],
+  consts: ['ROW', 'FIRST', 'SEGMENT'],
+  grid: (c) => [Math.ceil(c.ROW / 256), 1, 1],
+});
 
 export const probeKeep = kernel('probe_keep', probeKeepSource, {
   binds: ['mixed', 'g', 'u', 'beta', 'history'],

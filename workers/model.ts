@@ -10,7 +10,7 @@ import { decodesInFewCalls, oneToken } from './decode.ts';
 import type { GgufFile } from './gguf.ts';
 import { type Call, type Gpu, megabytes, type Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
-import { type Phase, Plan, TILE, type Tuning } from './plan.ts';
+import { type Phase, Plan, type Site, TILE, type Tuning, type Visitors } from './plan.ts';
 import { type LoadProgress, PalimpsestError, type Sampling } from './protocol.ts';
 import type { Candidates } from './sampler.ts';
 import {
@@ -32,33 +32,6 @@ import {
   type MoeWeights,
   WeightLoader,
 } from './weights.ts';
-
-/**
- * Where a visitor may look, with the tensor that holds it for all tokens of the call: `input` x [T, D] of the layer;
- * KDA `mixed` [T, C] (q scaled, k, v), `g` [T, H K], `beta` [T, H], `o` [T, H V], `outGate` [T, H V] before its sigmoid;
- * MLA `query` [T, H (ownKey + R)], `latentRow` [T, L + R] before its norm, `latentQuery` [T, H, L], `o`; MoE `scores` [T, E]
- * before their sigmoid, `bias` [E], `ids` and `routed` [T, top]; `final` h [T, D] and, in phases that have them, `logits`
- * [T, vocabulary], layer = number of layers. `g` and `beta` may be changed on the way: the recurrence reads them after.
- */
-export type Site =
-  | 'input'
-  | 'mixed'
-  | 'g'
-  | 'beta'
-  | 'o'
-  | 'outGate'
-  | 'query'
-  | 'latentRow'
-  | 'latentQuery'
-  | 'scores'
-  | 'bias'
-  | 'ids'
-  | 'routed'
-  | 'final'
-  | 'logits';
-
-/** Called while a plan is built; what it adds to the plan runs at that place. */
-export type Tap = (site: Site, layer: number, tensor: Tensor, plan: Plan) => void;
 
 type Look = (site: Site, tensor: Tensor) => void;
 
@@ -226,6 +199,12 @@ export class Model {
     return [...byName.values()].sort((a, b) => b.us - a.us);
   }
 
+  /** Names of the kernels that a phase calls, in order. */
+  calls(phase: Phase): string[] {
+    const calls = this.#plans![phase].calls.filter((c) => 'program' in c);
+    return calls.map(({ program }) => program.name);
+  }
+
   /** Bytes of weights that one decode step reads: of the experts, those chosen. */
   decodeBytes(): number {
     const calls = this.#plans!.decode.calls.filter((c) => 'program' in c);
@@ -277,14 +256,14 @@ export class Model {
 
   // ------------------------------------------------------------------------------------------ planning
 
-  /** Build the plans on this state's buffers, with a visitor's taps in them. Again after the state has grown. */
-  async attach(state: State, tap: Tap | null): Promise<void> {
-    this.use(await this.plan(state, tap));
+  /** Build the plans on this state's buffers, with visitors in them. Again after the state has grown. */
+  async attach(state: State, visitors: Visitors): Promise<void> {
+    this.use(await this.plan(state, visitors));
   }
 
   /** Plans as `attach` builds them, to be used and set aside at will. */
-  async plan(state: State, tap: Tap | null): Promise<Plans> {
-    const plan = (phase: Phase) => this.#makePlan(phase, state, tap);
+  async plan(state: State, visitors: Visitors): Promise<Plans> {
+    const plan = (phase: Phase) => this.#makePlan(phase, state, visitors);
     const plans = {
       decode: plan('decode'),
       draw: plan('draw'),
@@ -300,17 +279,18 @@ export class Model {
     this.#plans = plans;
   }
 
-  #makePlan(phase: Phase, state: State, tap: Tap | null): Plan {
+  #makePlan(phase: Phase, state: State, visitors: Visitors): Plan {
     const c = this.#config;
     const s = this.#scratch;
     const w = this.#weights;
     const single = phase === 'decode' || phase === 'draw';
-    if (single && tap === null && this.#tuning === 'gpu' && decodesInFewCalls(c, w)) {
-      const p = oneToken(this.#gpu, phase, c, w, s, state);
+    if (single && this.#tuning === 'gpu' && decodesInFewCalls(c, w)) {
+      const p = oneToken(this.#gpu, phase, c, w, s, state, visitors);
       if (phase === 'decode') this.#best(p);
       else this.#candidates(p);
       return p;
     }
+    const { tap, changes } = visitors;
     const p = new Plan(this.#gpu, phase, s.step);
     const normed = { D: c.width, EPS: c.eps };
     const lanes = p.lanes(c.width / 4);
@@ -336,13 +316,14 @@ export class Model {
       const memory = state.layers[i]!;
       const look = (site: Site, tensor: Tensor) => tap?.(site, i, tensor, p);
       look('input', s.x);
-      if (mixer.kind === 'kda') this.#kda(p, mixer, memory as KdaState, look);
+      if (mixer.kind === 'kda') this.#kda(p, mixer, memory as KdaState, changes?.(i) ?? null, look);
       else this.#mla(p, mixer, memory as MlaState, state.segments, look);
       addNorm(ffn.norm);
       if (ffn.kind === 'dense') this.#ffn(p, ffn, s.y);
       else this.#moe(p, ffn, look);
       addNorm(w.layers[i + 1]?.mixer.norm ?? w.outputNorm);
     });
+    tap?.('input', w.layers.length, s.x, p);
     tap?.('final', w.layers.length, s.h, p);
 
     if (phase === 'prefill') return p; // the last token of a prompt is decoded, so these logits are never needed
@@ -354,7 +335,7 @@ export class Model {
   }
 
   /** Kimi Delta Attention: h -> y, and the memory moves on. */
-  #kda(p: Plan, w: KdaWeights, state: KdaState, look: Look): void {
+  #kda(p: Plan, w: KdaWeights, state: KdaState, changes: Tensor | null, look: Look): void {
     const s = this.#scratch;
     const H = this.#config.heads;
     const { keys, values: V, taps: TAPS } = this.#config.kda;
@@ -372,6 +353,10 @@ export class Model {
     p.linear(w.writeStrength, s.h, s.beta);
     const gates = { mixed: s.mixed, g: s.g, beta: s.beta, dt: w.dt, a: w.a };
     p.run(K.kdaGate, { H, K: keys, C, EPS }, gates, [K.activation, p.sum], p.lanes(keys));
+    if (changes) {
+      const consts = { H, K: keys, CHANGES: changes.shape[0]! };
+      p.run(K.intervene, consts, { changes, g: s.g, beta: s.beta }, [K.step]);
+    }
     look('mixed', s.mixed);
     look('g', s.g);
     look('beta', s.beta);

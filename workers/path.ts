@@ -3,11 +3,8 @@
  * chunks began. Bits depend on both.
  */
 
-/**
- * chunk: by the prefill kernels, in chunks from the piece's start. step: by a decode step that lets visitors look.
- * few: by the decode step of few calls, which nobody looks into.
- */
-export type Route = 'chunk' | 'step' | 'few';
+/** chunk: by the prefill kernels, in chunks from the piece's start. step: by decode steps, one for each token. */
+export type Route = 'chunk' | 'step';
 
 /** Tokens [position, position + tokens) by one route. */
 export interface Piece {

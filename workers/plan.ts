@@ -18,6 +18,42 @@ export type Phase = 'decode' | 'draw' | 'prefill' | 'score';
  */
 export type Tuning = 'gpu' | 'cpu';
 
+/**
+ * Where a visitor may look, with the tensor that holds it for all tokens of the call: `input` x [T, D] of the layer, and
+ * after the last one, layer = number of layers, what the layers leave; KDA `mixed` [T, C] (q scaled, k, v), `g` [T, H K],
+ * `beta` [T, H], `o` [T, H V], `outGate` [T, H V] before its sigmoid; MLA `query` [T, H (ownKey + R)], `latentRow` [T, L + R]
+ * before its norm, `latentQuery` [T, H, L], `o`; MoE `scores` [T, E] before their sigmoid, `bias` [E], `ids` and `routed`
+ * [T, top]; `final` h [T, D] and, in phases that have them, `logits` [T, vocabulary], layer = number of layers.
+ * A token that goes through in few calls has no `g`, `beta`, `outGate` and `final`, a KDA layer no `o`; instead, after the
+ * layer, `token`: the row that kda_watched leaves, of which `mixed` is the beginning; after the last one those of all KDA layers.
+ */
+export type Site =
+  | 'input'
+  | 'mixed'
+  | 'g'
+  | 'beta'
+  | 'o'
+  | 'outGate'
+  | 'token'
+  | 'query'
+  | 'latentRow'
+  | 'latentQuery'
+  | 'scores'
+  | 'bias'
+  | 'ids'
+  | 'routed'
+  | 'final'
+  | 'logits';
+
+/** Called while a plan is built; what it adds to the plan runs at that place. */
+export type Tap = (site: Site, layer: number, tensor: Tensor, plan: Plan) => void;
+
+/** Who looks in, and who changes gates: of a KDA layer the table [n, H] of (f32 factor, f32 strength, u32 from, 0). */
+export interface Visitors {
+  tap: Tap | null;
+  changes: ((layer: number) => Tensor | null) | null;
+}
+
 /** Where the rows of a product lie, in f32 units: x of (token t, matrix n) at xFirst + t xToken + n xBatch, y likewise. */
 export interface Place {
   xFirst?: number;

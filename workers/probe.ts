@@ -6,7 +6,7 @@ import type { ModelConfig } from './config.ts';
 import type { Call, Gpu, Program, Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import { halfLife, type Heads, norm, type Rows } from './measures.ts';
-import type { Site, Tap } from './model.ts';
+import type { Site, Tap } from './plan.ts';
 import { type Segment, segmentsFor, type State } from './state.ts';
 
 /** Tokens whose records wait on the GPU to be read. More than one call takes in. */
@@ -174,8 +174,7 @@ export class Probe {
     };
     let end = 0;
     layers.forEach((layer, i) => {
-      if (layer.kind === 'kda') end = place('mixed', i, H * (2 * keys + V), end);
-      else {
+      if (layer.kind === 'mla') {
         end = place('query', i, H * mla.query, end);
         end = place('latentQuery', i, H * mla.latent, end);
       }
@@ -219,48 +218,54 @@ export class Probe {
 
   /** Records every token, and keeps the history of a layer. */
   recordTap(history: History): Tap {
-    const trace = this.#traceTap(history, true);
+    const keep = this.historyTap(history, true);
+    const ring = { RING, ROW: this.#row };
+    const records = this.#records;
     let ids: Tensor | null = null;
     return (site, layer, tensor, plan) => {
-      trace(site, layer, tensor, plan);
-      const ring = { RING, ROW: this.#row };
+      keep(site, layer, tensor, plan);
+      if (site === 'token' && layer === this.#config.layers.length) {
+        const [LAYERS, WATCHED] = tensor.shape as [number, number];
+        const BLOCKS = Math.ceil(this.sizes.V / COLUMNS);
+        const consts = { LAYERS, ...this.sizes, WATCHED, BLOCKS, ...ring };
+        plan.run(K.probeToken, consts, { watched: tensor, records }, [K.step]);
+      }
       if (site === 'ids') ids = tensor;
       if (site === 'routed') {
         const TOP = this.#config.moe.expertsUsed;
         const FIRST = this.#choices + this.#moe.indexOf(layer) * 2 * TOP;
-        const tensors = { ids: ids!, weights: tensor, records: this.#records };
+        const tensors = { ids: ids!, weights: tensor, records };
         plan.run(K.probeChoice, { TOP, ...ring, FIRST }, tensors, [K.step]);
       }
       if (site === 'logits') {
         const VOCABULARY = this.#config.vocabulary;
         const consts = { VOCABULARY, SLICES: this.#slices, BEST, ...ring, FIRST: this.#logits };
-        plan.run(K.probeLogits, consts, { logits: tensor, records: this.#records }, [
-          K.best,
-          K.step,
-        ]);
+        plan.run(K.probeLogits, consts, { logits: tensor, records }, [K.best, K.step]);
       }
     };
   }
 
-  /** Keeps the history of a layer and nothing else. */
-  historyTap(history: History): Tap {
-    return this.#traceTap(history, false);
-  }
-
-  #traceTap(history: History, all: boolean): Tap {
-    const { H, V } = this.sizes;
+  /** Keeps the history of a layer; with `all`, records what every layer does to its memory, too. */
+  historyTap(history: History, all = false): Tap {
+    const { H, K: keys, V } = this.sizes;
     let mixed: Tensor;
     let g: Tensor;
     return (site, layer, tensor, plan) => {
       if (this.#config.layers[layer]?.kind !== 'kda' || plan.phase === 'prefill') return;
       if (site === 'mixed') mixed = tensor;
       if (site === 'g') g = tensor;
+      if (site === 'token' && layer === history.layer) {
+        for (const { segment, rows } of history.segments) {
+          const consts = { ROW: history.words, FIRST: segment.first, SEGMENT: segment.rows };
+          plan.run(K.probeAppend, consts, { watched: tensor, history: rows }, [K.step]);
+        }
+      }
       if (site !== 'beta' || (!all && layer !== history.layer)) return;
       const state = this.#state.layers[layer]!;
       if (state.kind !== 'kda') return;
       const FIRST = this.#kda.indexOf(layer) * H * K.probeWords(V);
       const PARTS = this.#gpu.report.software ? 1 : 8;
-      const consts = { ...this.sizes, PARTS, RING, ROW: this.#row, FIRST };
+      const consts = { H, K: keys, V, PARTS, RING, ROW: this.#row, FIRST };
       const inputs = { mixed, g, beta: tensor };
       const outputs = { u: this.#u, records: this.#records };
       plan.run(K.probeTrace, consts, { ...inputs, S: state.memory, ...outputs }, [K.step]);
@@ -276,17 +281,12 @@ export class Probe {
 
   /** Keeps what passes through the last token of a call, for `sight`. */
   sightTap(): Tap {
-    let stream: Tensor;
     const D = this.#config.width;
     return (site, layer, tensor, plan) => {
       const keep = (x: Tensor, row: Tensor, FIRST: number, WIDTH: number) =>
         plan.run(K.probeRow, { WIDTH, FIRST }, { x, row }, [K.step]);
       if (site === 'bias') this.#bias.set(layer, tensor);
-      if (site === 'input') {
-        stream = tensor;
-        if (layer > 0) keep(stream, this.#stream, (layer - 1) * D, D);
-      }
-      if (site === 'final') keep(stream, this.#stream, (layer - 1) * D, D);
+      if (site === 'input' && layer > 0) keep(tensor, this.#stream, (layer - 1) * D, D);
       const placed = this.#placed.get(`${site} ${layer}`);
       if (!placed) return;
       keep(tensor, this.#details, placed.first, placed.width);

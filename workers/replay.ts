@@ -5,7 +5,7 @@
 import type { Branches, Line } from './branches.ts';
 import type { ModelConfig } from './config.ts';
 import type { Gpu, Tensor } from './gpu.ts';
-import type { Model, Plans, Tap } from './model.ts';
+import type { Model, Plans } from './model.ts';
 import { CHUNK_TOKENS, type Piece } from './path.ts';
 import type { Rows, State } from './state.ts';
 
@@ -14,18 +14,11 @@ const CALLS_AHEAD = 32;
 
 /** What a replay does beside repeating. */
 export interface Visit {
-  /** Runs all calls instead of plans without probes: approximately the same numbers, with taps in them. */
+  /** Runs all calls instead of plans without probes: the same numbers, with taps in them. */
   plans: Plans | null;
   /** Before and after each call, which takes in tokens up to `end`. */
   before: (end: number) => Promise<void> | void;
   after: (end: number) => Promise<void> | void;
-}
-
-/** Taps of several visitors, in order. */
-export function taps(...all: (Tap | null)[]): Tap | null {
-  const there = all.filter((tap) => tap !== null);
-  if (there.length === 0) return null;
-  return (site, layer, tensor, plan) => there.forEach((tap) => tap(site, layer, tensor, plan));
 }
 
 export class Replay {
@@ -34,9 +27,8 @@ export class Replay {
   readonly #state: State;
   readonly #branches: Branches;
   readonly #aside: { best: Tensor; seen: Tensor };
-  /** Plans of decode steps in few calls, and of those that can be looked into; null until used. */
-  #few: Plans | null = null;
-  #open: Plans | null = null;
+  /** Plans that nobody looks into; null until used. */
+  #plans: Plans | null = null;
   /** While going back: cache rows that were put aside, [first, end) in all. */
   #spared: Rows[] = [];
   #away = false;
@@ -54,7 +46,7 @@ export class Replay {
 
   /** The buffers or the interventions of the present line have changed. */
   stale(): void {
-    this.#few = this.#open = null;
+    this.#plans = null;
   }
 
   /** Do something with the state, which may be taken back by `goTo`; then everything is again as it was. */
@@ -88,7 +80,7 @@ export class Replay {
     if (this.#away) this.#spare(start, to);
     let calls = 0;
     for (const call of line.path.calls(start, to)) {
-      this.#model.use(visit?.plans ?? (await this.#plansFor(call)));
+      this.#model.use(visit?.plans ?? (await this.#ownPlans()));
       const step = call.route === 'chunk' ? call.tokens : 1;
       for (let at = call.position; at < call.position + call.tokens; at += step) {
         await visit?.before(at + step);
@@ -129,10 +121,9 @@ export class Replay {
     this.#state.position = at + (route === 'chunk' ? tokens : 1);
   }
 
-  async #plansFor({ route }: Piece): Promise<Plans> {
-    if (route === 'few') return (this.#few ??= await this.#model.plan(this.#state, null));
-    const tap = this.#branches.present.changes?.tap ?? (() => {});
-    return (this.#open ??= await this.#model.plan(this.#state, tap));
+  async #ownPlans(): Promise<Plans> {
+    const changes = this.#branches.present.changes?.table ?? null;
+    return (this.#plans ??= await this.#model.plan(this.#state, { tap: null, changes }));
   }
 
   /** Restore the last state at or before `position` that a call began or ended with. */

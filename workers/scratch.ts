@@ -1,6 +1,6 @@
 /** The activations of a call, and how large a call may be. */
 import type { ModelConfig } from './config.ts';
-import type { Gpu } from './gpu.ts';
+import { type Gpu, PART_ELEMENTS } from './gpu.ts';
 import * as K from './kernels.ts';
 import { TILE, type Tuning } from './plan.ts';
 
@@ -36,6 +36,16 @@ export function prefillTokensFor(c: ModelConfig, tuning: Tuning): number {
   return tokens;
 }
 
+/** f32 from one KDA layer's row of `watched` to the next. */
+export function watchedStride({ heads: H, kda: { keys, values } }: ModelConfig): number {
+  return Math.ceil(K.watchedWords({ H, K: keys, V: values }) / PART_ELEMENTS) * PART_ELEMENTS;
+}
+
+/** A table of changes, see kernels.ts, that changes nothing. */
+function noChanges(H: number): Float32Array {
+  return Float32Array.from({ length: 4 * H }, (_, i) => (i % 4 < 2 ? 1 : 0));
+}
+
 /** The activations of one call of T tokens at most; layers use them one after another. Capitals as in docs/MATH.md. */
 export type Scratch = ReturnType<typeof scratchFor>;
 
@@ -48,6 +58,7 @@ export function scratchFor(gpu: Gpu, c: ModelConfig, T: number) {
   const { query, latent: L, sharedKey: R, values: V } = c.mla;
   const slots = T * Math.max(1, c.moe.expertsUsed);
   const ffn = Math.max(c.denseWidth, c.moe.sharedWidth);
+  const recurrent = c.layers.filter((l) => l.kind === 'kda').length;
   const attended = Math.max(SLICES.single, T * SLICES.piece) * H;
   const f32 = (name: string, ...shape: number[]) => gpu.tensor('scratch', name, shape);
   return {
@@ -79,6 +90,8 @@ export function scratchFor(gpu: Gpu, c: ModelConfig, T: number) {
       'inputs of one token',
       Math.max(C + 2 * Math.max(keys, values) + H, 4 + c.moe.experts + 2 * ffn),
     ),
+    watched: f32('what a token did', recurrent, watchedStride(c)), // a row per KDA layer, as kda_watched leaves it
+    unchanged: gpu.upload('scratch', 'no changes', [1, H, 4], noChanges(H)),
     scores: f32('router scores', T, Math.max(1, c.moe.experts)),
     ids: f32('expert ids', slots), // u32
     list: f32('pairs by expert', Math.max(1, c.moe.experts), T), // u32

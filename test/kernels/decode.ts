@@ -1,8 +1,16 @@
 /** How the kernels that only one token takes are checked; see layers.ts. */
-import { activation, second } from '../../workers/kernels.ts';
+import type { Library } from '../../workers/gpu.ts';
+import {
+  activation,
+  historyWords,
+  kdaUnwatched,
+  second,
+  step as stepLibrary,
+  watchedWords,
+} from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
 import type { TensorType } from '../../workers/quant.ts';
-import { dispatch, randomValues, type Inputs } from '../gpu.ts';
+import { dispatch, type Dispatch, type Inputs, randomValues } from '../gpu.ts';
 import {
   gates,
   outNorm,
@@ -15,6 +23,7 @@ import { linear, matrix, rmsNorm, unit, type Reals } from '../reference/layers.t
 import { swiglu } from '../reference/moe.ts';
 import { rmsF32 } from './kda.ts';
 import { rms, rmsWhereWritten, same, type Sum } from './layers.ts';
+import { type Change, changeTable } from './probes.ts';
 import { randomMatrix, type Matrix } from './matrices.ts';
 
 /** Each of the types of FORMATS as the first matrix and as the second, beside another and beside its like. */
@@ -128,6 +137,19 @@ export interface TokenCase extends KdaSizes {
   /** Size of what is convolved and of the memory before: small ones let eps speak. */
   size: number;
   sum: Sum;
+  /** null: nobody looks in. Calls are at positions 0, 1, ... */
+  watched: { library: Library; changes: Change[][] /* [.., H] */ } | null;
+}
+
+/** What kda_watched tells of all tokens, the sums apart. */
+interface Watched {
+  q: Float64Array; // scaled
+  k: Float64Array;
+  v: Float64Array;
+  g: Float64Array;
+  beta: Float64Array;
+  u: Float64Array;
+  held: Float64Array;
 }
 
 /** T calls, each from the tails and the memory that the one before left, against the whole run of the oracle. */
@@ -156,47 +178,111 @@ export async function checkKdaToken(
 
   const weights = pair(F, G);
   const y = new Float32Array(T * H * V);
+  const told: Float32Array[] = []; // of each token
+  const energy: number[] = []; // of each token and head
+  const watch: Pick<Dispatch<string, string>, 'libraries' | 'inputs' | 'outputs'> = c.watched
+    ? {
+        libraries: [c.watched.library, stepLibrary],
+        inputs: { changes: changeTable(c.watched.changes.flat()) },
+        outputs: { watched: watchedWords({ H, K, V }) },
+      }
+    : { libraries: [kdaUnwatched], inputs: {}, outputs: {} };
+  const lanes = { SUM_LANES: c.sum.lanes, ...(c.watched && { CHANGES: c.watched.changes.length }) };
   let [tails, S] = [firstTails, firstMemory];
   for (let t = 0; t < T; t++) {
     const out = await dispatch({
       kernel,
-      libraries: [...weights.libraries, activation, c.sum.library],
+      libraries: [...weights.libraries, activation, c.sum.library, ...watch.libraries],
       consts: { H, K, V, TAPS: taps, F_FIRST: c.first.F, G_FIRST: c.first.G, EPS: eps },
-      libraryConsts: { COLS: rank, COLS_b: rank, SUM_LANES: c.sum.lanes },
+      libraryConsts: { COLS: rank, COLS_b: rank, ...lanes },
       inputs: {
         ...weights.inputs,
+        ...watch.inputs,
         inputs: inputs.subarray(t * STRIDE, (t + 1) * STRIDE),
         constants,
         tails,
         S,
       },
-      outputs: { y: H * V },
+      outputs: { y: H * V, ...watch.outputs },
       tokens: 1,
+      position: t,
     });
     y.set(out.y!, t * H * V);
     [tails, S] = [out.tails!, out.S!];
+    if (c.watched) told.push(out.watched!);
+    for (let h = 0; h < H; h++) {
+      energy.push(S.subarray(h * K * V, (h + 1) * K * V).reduce((sum, s) => sum + s * s, 0));
+    }
   }
 
   const part = (from: number, width: number) => columns(inputs, STRIDE, from, width);
   const mixed = shortConv(part(0, C), conv, firstTails, taps);
   const raw = linear(slice(F, rank, c.first.F, H * K), part(C, rank), H * K, rank);
   const outGate = linear(slice(G, rank, c.first.G, H * V), part(C + rank, rank), H * V, rank);
-  const run = step(
-    c,
-    {
-      q: unit(columns(mixed.y, C, 0, H * K), K, eps, K ** -0.5),
-      k: unit(columns(mixed.y, C, H * K, H * K), K, eps, 1),
-      v: columns(mixed.y, C, 2 * H * K, H * V),
-      g: gates(raw, dt, a),
-      beta: writeStrengths(part(C + 2 * rank, H)),
-    },
-    firstMemory,
-  );
+  const factor = (t: number, h: number, of: 'factor' | 'strength') =>
+    (c.watched?.changes ?? []).reduce(
+      (f, change) => (t >= change[h]!.from ? f * change[h]![of] : f),
+      1,
+    );
+  const read = {
+    q: unit(columns(mixed.y, C, 0, H * K), K, eps, K ** -0.5),
+    k: unit(columns(mixed.y, C, H * K, H * K), K, eps, 1),
+    v: columns(mixed.y, C, 2 * H * K, H * V),
+    g: gates(raw, dt, a).map((g, i) => {
+      const head = Math.floor(i / K);
+      return g * factor(Math.floor(head / H), head % H, 'factor');
+    }),
+    beta: writeStrengths(part(C + 2 * rank, H)).map(
+      (beta, i) => beta * factor(Math.floor(i / H), i % H, 'strength'),
+    ),
+  };
+  const run = step(c, read, firstMemory);
   return Math.max(
     rms(y, outNorm(run.o, w, outGate, eps)),
     rmsF32(S, run.S),
     same(tails, mixed.tail),
+    c.watched ? rmsWatched(c, told, { ...read, u: run.u, held: run.held }, energy) : 0,
   );
+}
+
+/** The worst of all that kda_watched tells of each token; `energy` [T, H] is of the memories as they were left. */
+function rmsWatched(
+  { T, H, K, V }: KdaSizes,
+  told: Float32Array[],
+  exact: Watched,
+  energy: number[],
+): number {
+  const row = (x: Float64Array, t: number, width: number) => x.subarray(t * width, (t + 1) * width);
+  const dot = (x: Float64Array, y: Float64Array, head: number) =>
+    row(x, head, V).reduce((sum, value, e) => sum + value * row(y, head, V)[e]!, 0);
+  let worst = 0;
+  let first = 0;
+  const parts: [keyof Watched, number][] = [
+    ['q', H * K],
+    ['k', H * K],
+    ['v', H * V],
+    ['g', H * K],
+    ['u', H * V],
+    ['beta', H],
+  ];
+  for (const [name, width] of parts) {
+    const seen = told.flatMap((values) => [...values.subarray(first, first + width)]);
+    worst = Math.max(worst, rmsF32(Float32Array.from(seen), exact[name]));
+    first += width;
+  }
+  if (first !== historyWords({ H, K, V })) return Infinity;
+  const { u, held, v } = exact;
+  for (let n = 0; n < 5; n++) {
+    const seen: number[] = [];
+    const wanted: number[] = [];
+    for (let head = 0; head < T * H; head++) {
+      const all = [dot(u, u, head), dot(held, v, head), dot(held, held, head), dot(v, v, head)];
+      wanted.push([...all, energy[head]!][n]!);
+      seen.push(told[Math.floor(head / H)]![first + 5 * (head % H) + n]!);
+    }
+    worst = Math.max(worst, rms(seen, wanted));
+  }
+  return worst;
 }
 
 // ---------------------------------------------------------------------------------------------- experts

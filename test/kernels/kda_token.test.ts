@@ -1,13 +1,15 @@
 import { expect, test } from 'vitest';
-import { kdaToken } from '../../workers/kernels.ts';
+import { kdaToken, kdaWatched } from '../../workers/kernels.ts';
 import { sums } from '../gpu.ts';
 import { checkKdaToken, PAIRS, type TokenCase } from './decode.ts';
 import { TREE_64 } from './layers.ts';
+import { NO_CHANGE } from './probes.ts';
 
 const plain: TokenCase = {
   ...{ T: 4, H: 3, K: 32, V: 32, taps: 4, rank: 32 },
   ...{ F: 'F32', G: 'F32', first: { F: 0, G: 0 } },
   ...{ decay: 'gentle', beta: 'open', eps: 1e-5, size: 1, sum: TREE_64 },
+  watched: null,
 };
 
 async function expectClose(c: TokenCase, name: string): Promise<void> {
@@ -73,5 +75,38 @@ test('kda_token: a large model’s heads', async () => {
   for (const library of await sums()) {
     const c = { ...heads, F: 'Q4_0', G: 'Q8_0', sum: { library, lanes: 256 } } as const;
     await expectClose(c, library.name);
+  }
+});
+
+test('kda_token watched: all that it tells, every sum library and shape of head', async () => {
+  const watched = { library: kdaWatched, changes: [[NO_CHANGE, NO_CHANGE, NO_CHANGE]] };
+  for (const library of await sums()) {
+    for (const [K, V, lanes] of [
+      [32, 32, 256],
+      [64, 64, 64],
+      [44, 32, 128],
+      [8, 128, 256],
+    ] as const) {
+      const c = { ...plain, K, V, sum: { library, lanes }, watched };
+      await expectClose(c, `${library.name}, K ${K}, V ${V}, ${lanes} lanes`);
+    }
+  }
+});
+
+test('kda_token changed: held, deaf and forgetting heads, from a position on, one change upon another', async () => {
+  const hold = { factor: 0, strength: 0, from: 2 };
+  const deaf = { factor: 1, strength: 0, from: 0 };
+  const slow = { factor: 0.5, strength: 1, from: 1 };
+  const fast = { factor: 3, strength: 1, from: 1 };
+  const library = kdaWatched;
+  for (const changes of [
+    [[hold, NO_CHANGE, fast]],
+    [
+      [slow, deaf, NO_CHANGE],
+      [fast, NO_CHANGE, { ...slow, from: 3 }],
+    ],
+  ]) {
+    const c = { ...plain, watched: { library, changes } };
+    await expectClose(c, `${changes.length} tables`);
   }
 });

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import {
   intervene,
+  probeAppend,
   probeChoice,
   probeKeep,
   probeLogits,
@@ -8,10 +9,12 @@ import {
   probeRecall,
   probeRow,
   probeState,
+  probeToken,
   probeTrace,
 } from '../../workers/kernels.ts';
 import {
   checkIntervene,
+  checkProbeAppend,
   checkProbeChoice,
   checkProbeKeep,
   checkProbeLogits,
@@ -19,6 +22,7 @@ import {
   checkProbeRecall,
   checkProbeRow,
   checkProbeState,
+  checkProbeToken,
   checkProbeTrace,
 } from './probes.ts';
 
@@ -50,6 +54,16 @@ test.each(HEADS)(
     for (const T of [2, 65]) expect(await checkProbeKeep(probeKeep, { T, ...heads })).toBe(0);
   },
 );
+
+test.each(HEADS)('probe_token: of several layers, heads of $K by $V', async (heads) => {
+  expect(await checkProbeToken(probeToken, { layers: 3, ...heads })).toBe(0);
+});
+
+test('probe_append: before, in and after its segment', async () => {
+  for (const position of [4, 5, 7, 8]) {
+    expect(await checkProbeAppend(probeAppend, { words: 300, position })).toBe(0);
+  }
+});
 
 test.each(HEADS)('probe_recall: any number of positions, heads of $K by $V', async (heads) => {
   for (const T of [1, 8, 65]) {

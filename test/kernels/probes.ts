@@ -2,7 +2,15 @@
  * How the probes are checked: dispatched, and compared with the float64 views or the definition. Every function takes the
  * kernel as an argument, so that one with a known bug can be put in its place, and gives the relative RMS.
  */
-import { best, historyWords, probeWords, step, sumTree } from '../../workers/kernels.ts';
+import {
+  best,
+  historyWords,
+  PROBE_SUMS,
+  probeWords,
+  step,
+  sumTree,
+  watchedWords,
+} from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
 import { dispatch, randomValues } from '../gpu.ts';
 import { step as stepByStep, type KdaSizes } from '../reference/kda.ts';
@@ -132,6 +140,64 @@ export async function checkProbeKeep(
     worst = Math.max(worst, same(out.history!, wanted));
   }
   return worst;
+}
+
+/** What every layer's row says of a token lands where its record has it, in a ring that wraps around. 0 or Infinity. */
+export async function checkProbeToken(
+  kernel: typeof kernels.probeToken,
+  { layers: LAYERS, H, K, V }: Omit<KdaSizes, 'T'> & { layers: number },
+): Promise<number> {
+  const WATCHED = watchedWords({ H, K, V }) + 7;
+  const per = probeWords(V);
+  const BLOCKS = Math.ceil(V / 32);
+  const ROW = LAYERS * H * per + 5;
+  const watched = randomValues(3, LAYERS * WATCHED).map((x) => Math.round(20 * x) + 0.5); // with equals
+  const records = new Float32Array(RING * ROW).fill(-7);
+  const position = RING + 3;
+  const out = await dispatch({
+    kernel,
+    libraries: [step],
+    consts: { LAYERS, H, K, V, WATCHED, BLOCKS, RING, ROW },
+    inputs: { watched, records },
+    outputs: {},
+    tokens: 1,
+    position,
+  });
+  const beta = historyWords({ H, K, V }) - H;
+  for (let layer = 0; layer < LAYERS; layer++) {
+    for (let h = 0; h < H; h++) {
+      const from = (at: number, count: number) =>
+        watched.subarray(layer * WATCHED + at, layer * WATCHED + at + count);
+      const g = from(H * (2 * K + V) + h * K, K).toSorted();
+      const record = new Float32Array(per);
+      record.set(from(beta + H + PROBE_SUMS * h, PROBE_SUMS));
+      record.set([from(beta + h, 1)[0]!, g[(K - 1) >> 1]!, g[K >> 1]!], PROBE_SUMS * BLOCKS);
+      records.set(record, (position % RING) * ROW + (layer * H + h) * per);
+    }
+  }
+  return same(out.records!, records);
+}
+
+/** A row lands where its position says, in the segment that holds it; another is left. 0 or Infinity. */
+export async function checkProbeAppend(
+  kernel: typeof kernels.probeAppend,
+  { words: ROW, position }: { words: number; position: number },
+): Promise<number> {
+  const [FIRST, SEGMENT] = [5, 3];
+  const watched = randomValues(2, ROW + 9);
+  const history = new Float32Array(SEGMENT * ROW).fill(-7);
+  const out = await dispatch({
+    kernel,
+    libraries: [step],
+    consts: { ROW, FIRST, SEGMENT },
+    inputs: { watched, history },
+    outputs: {},
+    tokens: 1,
+    position,
+  });
+  const row = position - FIRST;
+  if (row >= 0 && row < SEGMENT) history.set(watched.subarray(0, ROW), row * ROW);
+  return same(out.history!, history);
 }
 
 /** Recall of the positions of one segment. */
@@ -358,29 +424,49 @@ export async function checkProbeRow(
   return same(out.row!, row);
 }
 
+/** What a head's gates are multiplied by from a position on. */
+export interface Change {
+  factor: number;
+  strength: number;
+  from: number;
+}
+
+export const NO_CHANGE: Change = { factor: 1, strength: 1, from: 0 };
+
+/** As the kernels read them. */
+export function changeTable(changes: Change[]): Uint32Array<ArrayBuffer> {
+  const table = new Uint32Array(4 * changes.length);
+  changes.forEach(({ factor, strength, from }, i) => {
+    new Float32Array(table.buffer).set([factor, strength], 4 * i);
+    table[4 * i + 2] = from;
+  });
+  return table;
+}
+
 /** g and beta of heads with changes, from a position on; neutral ones keep every bit. 0 or Infinity. */
 export async function checkIntervene(
   kernel: typeof kernels.intervene,
   { T, K }: { T: number; K: number },
 ): Promise<number> {
-  const changes = [
-    { factor: 1, strength: 1, from: 0 },
+  const changes: Change[] = [
+    NO_CHANGE,
     { factor: 0, strength: 0, from: 12 },
-    { factor: 0.5, strength: 1, from: 300 },
+    { factor: 0.5, strength: 1, from: 15 },
   ];
   const H = changes.length;
-  const change = new Float32Array(4 * H);
-  changes.forEach(({ factor, strength, from }, h) => {
-    change.set([factor, strength], 4 * h);
-    new Uint32Array(change.buffer)[4 * h + 2] = from;
-  });
+  const table = changeTable([
+    ...changes,
+    NO_CHANGE,
+    NO_CHANGE,
+    { factor: 0, strength: 0, from: 300 },
+  ]);
   const g = randomValues(1, T * H * K).map((x) => -Math.abs(x));
   const beta = randomValues(2, T * H).map(Math.abs);
   const out = await dispatch({
     kernel,
     libraries: [step],
-    consts: { H, K },
-    inputs: { change, g, beta },
+    consts: { H, K, CHANGES: 2 },
+    inputs: { changes: table, g, beta },
     outputs: {},
     tokens: T,
     position: 10,

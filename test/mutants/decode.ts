@@ -1,5 +1,5 @@
 /** Known bugs of the kernels that only one token takes. */
-import { expertDown, expertSwiglu, kdaToken, project } from '../../workers/kernels.ts';
+import { expertDown, expertSwiglu, kdaToken, kdaWatched, project } from '../../workers/kernels.ts';
 import {
   checkExpertDown,
   checkExpertSwiglu,
@@ -11,7 +11,8 @@ import {
   type TokenCase,
 } from '../kernels/decode.ts';
 import { TREE_64 } from '../kernels/layers.ts';
-import { mutant, type Mutant } from './mutant.ts';
+import { NO_CHANGE } from '../kernels/probes.ts';
+import { libraryMutant, mutant, type Mutant } from './mutant.ts';
 
 const rows: ProjectCase = {
   a: { format: 'F32', rows: 21, first: 2, at: 10 },
@@ -22,6 +23,7 @@ const token: TokenCase = {
   ...{ T: 4, H: 3, K: 64, V: 32, taps: 4, rank: 32 },
   ...{ F: 'F32', G: 'Q8_0', first: { F: 2, G: 5 } },
   ...{ decay: 'strong', beta: 'open', eps: 1e-5, size: 1, sum: TREE_64 },
+  watched: null,
 };
 const short = { ...token, size: 1e-2 };
 const chosen = { experts: 9, parts: [0, 4], ids: [7, 0, 8, 3], sum: TREE_64 };
@@ -39,6 +41,15 @@ const projected = (why: string, find: string, replace: string) =>
   mutant(project, why, find, replace, (k) => checkProject(k, rows));
 const head = (why: string, find: string, replace: string, c: TokenCase = token) =>
   mutant(kdaToken, why, find, replace, (k) => checkKdaToken(k, c));
+const changes = [
+  [NO_CHANGE, { factor: 0.5, strength: 0.25, from: 2 }, NO_CHANGE],
+  [NO_CHANGE, { factor: 3, strength: 1, from: 0 }, { factor: 1, strength: 0, from: 3 }],
+];
+const gently: TokenCase = { ...token, decay: 'gentle' };
+const told = (why: string, find: string, replace: string) =>
+  libraryMutant(kdaWatched, why, find, replace, (library) =>
+    checkKdaToken(kdaToken, { ...gently, watched: { library, changes } }),
+  );
 const opened = (why: string, find: string, replace: string) =>
   mutant(expertSwiglu, why, find, replace, (k) => checkExpertSwiglu(k, open));
 const closed = (why: string, find: string, replace: string) =>
@@ -69,7 +80,7 @@ export const decodeMutants: Mutant[] = [
   ),
   head('the length of the query for the key', 'total.y + EPS', 'total.x + EPS'),
   head('softplus left out', 'softplus(', '('),
-  head('decay without its exponential', 'exp(constants[', '(constants['),
+  head('decay without its exponential', '= exp(g)', '= g'),
   head('one bias for all heads', 'C * TAPS + h * K + row', 'C * TAPS + row'),
   head('one strength of decay for all heads', 'C * TAPS + H * K + h]', 'C * TAPS + H * K]'),
   head('gates of a slice read from the first row', 'F_FIRST + h', 'h'),
@@ -82,10 +93,26 @@ export const decodeMutants: Mutant[] = [
   head('read before write', 'held.y + qk', 'held.y + 0.0 * qk'),
   head('surprise against nothing held', ' - held.x)', ')'),
   head('a write as strong for every head', '2u * RANK + h]', '2u * RANK]'),
-  head('a write strength past its sigmoid', '= sigmoid(inputs', '= (inputs'),
+  head('a write strength past its sigmoid', 'apply(sigmoid(inputs', 'apply((inputs'),
   head('eps outside the root of the norm', '/ f32(V) + EPS)', '/ f32(V)) * (1.0 - EPS)', short),
   head('the norm over all lanes’ copies', 'select(0.0, o * o, part == 0u)', 'o * o'),
   head('one norm weight for all columns', 'H * K + H + column]', 'H * K + H]'),
+
+  told('a change from the beginning on', 'step.position >= change.z', 'true'),
+  told('a change a token late', '>= change.z', '> change.z'),
+  told('the last change instead of all', 'factors *= bitcast', 'factors = bitcast'),
+  told('the first head’s changes for all', 'changes[i * H + h]', 'changes[i * H]'),
+  told('gates unchanged', 'return value * factor;', 'return value;'),
+  told('keys told before they have unit length', 'k_scale, i < 2u * K', '1.0, i < 2u * K'),
+  told('queries told unscaled', 'q_scale, i < K', 'k_scale, i < K'),
+  told('heads told over one another', 'watched[U_AT + h * V + column]', 'watched[U_AT + column]'),
+  told('decays told for their logarithms', '+ d] = g;', '+ d] = exp(g);'),
+  told(
+    'sums over every lane’s copy of a column',
+    'held * v, held * held, v * v), first)',
+    'held * v, held * held, v * v), true)',
+  ),
+  told('energy of one lane', 'workgroup_sum(vec4f(energy), lane).x', 'energy'),
 
   opened('sigmoid for silu', 'silu(total', 'sigmoid(total'),
   opened(

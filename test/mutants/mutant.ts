@@ -3,7 +3,7 @@
  * stays green with a bug in place checks nothing.
  */
 import { expect, test } from 'vitest';
-import type { Kernel } from '../../workers/gpu.ts';
+import type { Kernel, Library } from '../../workers/gpu.ts';
 
 export interface Mutant {
   kernel: string;
@@ -15,8 +15,6 @@ export interface Mutant {
   broken: () => Promise<number>;
 }
 
-let made = 0;
-
 /** A kernel with `find` replaced by `replace` wherever it stands. Throws where it stands nowhere: the shader has moved on. */
 export function mutant<B extends string, C extends string>(
   kernel: Kernel<B, C>,
@@ -26,13 +24,30 @@ export function mutant<B extends string, C extends string>(
   check: (kernel: Kernel<B, C>) => Promise<number>,
 ): Mutant {
   if (!kernel.source.includes(find)) throw new Error(`${kernel.name} has no "${find}"`);
-  // Programs are told apart by the length of their source, among other things: none may be as long as another.
-  const source = kernel.source.replaceAll(find, replace) + ' '.repeat(1000 * ++made);
+  const source = kernel.source.replaceAll(find, replace);
   return {
     kernel: kernel.name,
     why,
     sound: () => check(kernel),
     broken: () => check({ ...kernel, source }),
+  };
+}
+
+/** The same for a library, which its kernels' checks take as an argument. */
+export function libraryMutant(
+  library: Library,
+  why: string,
+  find: string,
+  replace: string,
+  check: (library: Library) => Promise<number>,
+): Mutant {
+  if (!library.source.includes(find)) throw new Error(`${library.name} has no "${find}"`);
+  const source = library.source.replaceAll(find, replace);
+  return {
+    kernel: library.name,
+    why,
+    sound: () => check(library),
+    broken: () => check({ ...library, source }),
   };
 }
 

@@ -42,7 +42,7 @@ test.each(['Q8_0', 'Q4_0'] as const)(
     const model = await Model.load(gpu, await openGguf([source]), source.config, 'cpu', () => {});
     const state = new State(gpu, source.config, 256, 'f32');
     state.reserve(tokens.length);
-    await model.attach(state, null);
+    await model.attach(state, { tap: null, changes: null });
     const { logits: exact } = forward(oracle, tokens, emptyState(oracle));
     const logits = new Float32Array(exact.length);
     for (const [at, id] of tokens.entries()) logits.set(await model.scoreStep(id, at), at * 512);

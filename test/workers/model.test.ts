@@ -6,8 +6,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { modelConfig, type ModelConfig } from '../../workers/config.ts';
 import { openGguf } from '../../workers/gguf.ts';
 import type { Copy, Gpu, Tensor } from '../../workers/gpu.ts';
-import { Model, type Site } from '../../workers/model.ts';
-import type { Tuning } from '../../workers/plan.ts';
+import { Model } from '../../workers/model.ts';
+import type { Site, Tap, Tuning } from '../../workers/plan.ts';
+import { History, Probe } from '../../workers/probe.ts';
 import { type CacheNumbers, State } from '../../workers/state.ts';
 import { openTestGpu } from '../gpu.ts';
 import { fixture, loadGolden } from '../reference/golden.ts';
@@ -30,7 +31,7 @@ async function open(file: string, tuning: Tuning, numbers: CacheNumbers): Promis
   const model = await Model.load(gpu, gguf, config, tuning, () => {});
   const state = new State(gpu, config, 256, numbers);
   state.reserve(T);
-  await model.attach(state, null);
+  await model.attach(state, { tap: null, changes: null });
   return { gpu, config, model, state };
 }
 
@@ -73,6 +74,40 @@ describe.each<[string, Tuning]>([
     expect(ragged).toAgreeWith(whole, { rms: 1e-5, shape, what: 'pieces against chunks' });
   });
 
+  test('a token watched, and changed by nothing, gives the same bits', async () => {
+    const { gpu, config, model, state } = opened;
+    const { heads: H, kda } = config;
+    const run = async () => {
+      state.clear();
+      await model.score(tokens.slice(0, 16), 0);
+      const rows: number[][] = [];
+      for (let at = 16; at < 22; at++) rows.push([...(await model.scoreStep(tokens[at]!, at))]);
+      return rows;
+    };
+    const unwatched = await run();
+    const probe = new Probe(gpu, config, state);
+    const sizes = { H, K: kda.keys, V: kda.values };
+    const history = new History(gpu, sizes, 1, state.contextLimit);
+    history.reserve(22);
+    // Twice nothing, and something that is yet to come.
+    const table = Float32Array.from({ length: 3 * H * 4 }, (_, i) => (i % 4 < 2 ? 1 : 0));
+    for (let h = 0; h < H; h++) {
+      table.set([0.5, 0], (2 * H + h) * 4);
+      new Uint32Array(table.buffer)[(2 * H + h) * 4 + 2] = 22;
+    }
+    const neutral = gpu.upload('scratch', 'neutral', [3, H, 4], table);
+    for (const tap of [probe.recordTap(history), null]) {
+      for (const changes of [null, () => neutral]) {
+        await model.attach(state, { tap, changes });
+        expect(await run()).toEqual(unwatched);
+      }
+    }
+    await model.attach(state, { tap: null, changes: null });
+    probe.destroy();
+    history.destroy();
+    gpu.release(neutral);
+  });
+
   test('what passes through every layer, and the memory after the last token', async () => {
     const { gpu, config, model, state } = opened;
     const { heads: H, mla } = config;
@@ -89,14 +124,15 @@ describe.each<[string, Tuning]>([
       routed: () => config.moe.expertsUsed,
       final: () => config.width,
     };
-    await model.attach(state, (site, layer, from, plan) => {
+    const tap: Tap = (site, layer, from, plan) => {
       const width = widths[site]?.(layer);
       if (width === undefined || plan.phase !== 'prefill') return;
       const to = gpu.tensor('scratch', `seen ${site} ${layer}`, [T, width]);
       seen.set(`${site} ${layer}`, { to, width });
       const copy: Copy = { from, to, toElement: 0, perToken: width };
       plan.calls.push(copy);
-    });
+    };
+    await model.attach(state, { tap, changes: null });
     state.clear();
     model.prefill(tokens, 0);
 
@@ -139,7 +175,7 @@ describe.each<[string, Tuning]>([
       }
     }
     await check('final', config.layers.length, 'final');
-    await model.attach(state, null);
+    await model.attach(state, { tap: null, changes: null });
   });
 });
 

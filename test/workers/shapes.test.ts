@@ -51,7 +51,7 @@ test.each(variants)(
     expect(state.contextLimit).toBe(contextTokens);
     await gpu.guard('all of the context', async () => {
       state.reserve(contextTokens);
-      await model.attach(state, null);
+      await model.attach(state, { tap: null, changes: null });
     });
     expect(programs.length).toBeGreaterThan(25);
 

@@ -1,0 +1,4 @@
+import { testMutants } from './mutant.ts';
+import { probeMutants } from './probes.ts';
+
+testMutants(probeMutants);
