@@ -2,8 +2,9 @@
  * What a model consists of: a folder with a manifest, a GGUF file at an address, files of this computer, or what the store
  * says it was.
  */
+import { identityOf } from './localFile.ts';
 import { manifestOf, readManifest, splitNames } from './manifest.ts';
-import { PalimpsestError, type Manifest } from './protocol.ts';
+import { PalimpsestError, type GgufChoice, type Manifest } from './protocol.ts';
 import type { ModelRecord } from './store.ts';
 import {
   fetchText,
@@ -30,6 +31,9 @@ export async function describeModel(
   model: string,
   stored: ModelRecord | undefined,
 ): Promise<ModelRecord> {
+  // Of a file whose hash is stated nothing is left to ask.
+  const settled = stored?.manifest.shards.every(({ sha256 }) => sha256 !== null);
+  if (settled && model.endsWith('.gguf')) return stored!;
   if (!isRemote(model)) {
     if (stored) return stored;
     throw new PalimpsestError(
@@ -55,6 +59,7 @@ export async function describeModel(
       pieceBytes: same ? stored.pieceBytes : limits.pieceBytes,
       agreed: same ? stored.agreed : shards.map(() => false),
       usedAt: stored?.usedAt ?? 0,
+      origin: null,
     };
   } catch (cause) {
     if (stored) return stored;
@@ -139,13 +144,10 @@ export function describeFiles(
   if (sorted.length === 0 || wrong) {
     throw new PalimpsestError(
       'Refused',
-      `${wrong?.name ?? 'Nothing'} is not a .gguf file with something in it. Choose one, or all shards of a split one.`,
+      `${wrong ? `${wrong.name} is not a .gguf file with something in it` : 'There is no .gguf file here'}. Choose one, all shards of a split one, or the folder of a safetensors checkpoint.`,
     );
   }
-  // Two files of one identity are taken for the same.
-  const identities = sorted.map(
-    ({ name, size, lastModified }) => `${name}:${size}:${lastModified}`,
-  );
+  const identities = sorted.map(identityOf);
   const listed = sorted.map(({ name, size }) => ({ file: name, bytes: size }));
   const record: ModelRecord = {
     model: filesPrefix + identities.join('|'),
@@ -154,8 +156,43 @@ export function describeFiles(
     pieceBytes,
     agreed: sorted.map(() => false),
     usedAt: 0,
+    origin: null,
   };
   return { record, sorted };
+}
+
+/**
+ * A choice of a repository of the hub, by the address of its first file: what the hub says of it, hashes included, so that
+ * nothing is left to ask. Null where the hub does not know all hashes.
+ */
+export function describeChoice(
+  { name, quant, files, bytes, missingShards }: GgufChoice,
+  license: string,
+  pieceBytes: number,
+): ModelRecord | null {
+  if (missingShards > 0 || files.some(({ sha256 }) => sha256 === null)) return null;
+  const shards = files.map((file) => ({
+    file: file.path.slice(file.path.lastIndexOf('/') + 1),
+    bytes: file.bytes,
+    sha256: file.sha256,
+  }));
+  return {
+    model: new URL(files[0]!.address).href,
+    manifest: {
+      name,
+      file_type: quant,
+      license,
+      parameters: 0,
+      context_trained: 0,
+      bytes,
+      shards,
+    },
+    validators: shards.map(() => null),
+    pieceBytes,
+    agreed: shards.map(() => false),
+    usedAt: 0,
+    origin: null,
+  };
 }
 
 /** The name under which files of this computer are stored. */

@@ -17,6 +17,14 @@ import { PalimpsestError } from './protocol.ts';
 import { blockColumns, type WrittenType } from './quant.ts';
 import type { SafeTensor } from './safetensors.ts';
 
+const CHECKPOINT_FILE =
+  /^(config\.json|tokenizer\.json|tokenizer_config\.json|tiktoken\.model|chat_template\.(jinja|json)|model[^/]*\.safetensors(\.index\.json)?)$/;
+
+/** Whether a file of a repository or folder, by its path there, is part of its checkpoint. */
+export function isCheckpointFile(path: string): boolean {
+  return CHECKPOINT_FILE.test(path);
+}
+
 /** How the matrices of an imported model are stored. */
 export type Encoding = 'F32' | WrittenType;
 

@@ -4,7 +4,8 @@
  * Several connections, one piece each, the pieces that somebody waits for first:
  *   lock the piece over all tabs -> ask the server for what is missing of it -> store finished ranges as parts
  *   -> join -> SHA-256 -> present.
- * A server that knows no ranges is asked once for the whole shard, and what is there already is skipped.
+ * A server that knows no ranges is asked once for the whole shard, and what is there already is skipped. What is made here,
+ * from a checkpoint, comes the same way but for the server.
  */
 import { PalimpsestError, type ErrorName } from './protocol.ts';
 import { Sha256, sha256 } from './sha256.ts';
@@ -29,6 +30,17 @@ import {
 const rateWindowMs = 8_000;
 /** A piece that arrives so many times with a wrong hash is wrong at the source. */
 const wrongHashes = 3;
+/** What is made is stored so many parts at a time: small beside a piece, and several reads of a checkpoint. */
+const madeParts = 16;
+
+/** Makes `bytes` of the one shard of a model, from `offset` on; `tell` hears of failures that are waited out. */
+export type Make = (
+  offset: number,
+  bytes: number,
+  tell: (note: string) => void,
+  signal: AbortSignal,
+) => Promise<Uint8Array>;
+
 /** A model that is open, and where its bytes come from and go to. */
 export interface Source {
   record: ModelRecord;
@@ -37,6 +49,8 @@ export interface Source {
   pieces: Piece[];
   /** Where a shard lies. */
   address(shard: number): string;
+  /** For a model that is made here instead of fetched; otherwise null. */
+  make: Make | null;
 }
 
 interface Waiter {
@@ -326,11 +340,13 @@ export class Download {
   }
 
   #patiently<T>(signal: AbortSignal, attempt: () => Promise<T | Setback>, gained?: () => number) {
-    const tell = (note: string) => {
-      this.note = note;
-      this.#changed();
-    };
+    const tell = (note: string) => this.#say(note);
     return patiently(this.#world, this.#limits, signal, attempt, tell, gained);
+  }
+
+  #say(note: string): void {
+    this.note = note;
+    this.#changed();
   }
 
   #numbersOf(shard: number): number[] {
@@ -387,7 +403,34 @@ export class Download {
       await this.#join(first);
       return this.#attempt(missing, gained, signal);
     }
-    return this.#pour(missing, haveBytes, gained, signal);
+    const { make } = this.#source;
+    return make
+      ? this.#make(make, first, haveBytes, signal)
+      : this.#pour(missing, haveBytes, gained, signal);
+  }
+
+  /** Make what is missing of a piece, and store it as it comes. */
+  async #make(
+    make: Make,
+    number: number,
+    haveBytes: number,
+    signal: AbortSignal,
+  ): Promise<Setback | 'done'> {
+    const { slot, start, bytes } = this.#source.pieces[number]!;
+    for (let at = haveBytes; at < bytes;) {
+      const part = await make(
+        start + at,
+        Math.min(madeParts * this.#limits.partBytes, bytes - at),
+        (note) => this.#say(note),
+        signal,
+      );
+      signal.throwIfAborted();
+      await this.#source.store.putPart(slot, at, part.slice().buffer);
+      at += part.length;
+      this.#count(number, part.length);
+    }
+    await this.#join(number);
+    return this.present.has(number) ? 'done' : { kind: 'setback', why: this.note, waitMs: 0 };
   }
 
   /** Fetch pieces of one shard, the first from its byte `haveBytes` on, and store what arrives. */

@@ -2,6 +2,7 @@
  * Models on the Hugging Face hub: what a repository offers, said before anything large is fetched. The hub's client
  * (@huggingface/hub) is loaded when a repository is first looked at. No account is used: what needs one is explained.
  */
+import { isCheckpointFile } from './checkpoint.ts';
 import { PalimpsestError, type GgufChoice, type HubFile, type HubRepository } from './protocol.ts';
 import type { World } from './transfer.ts';
 
@@ -255,11 +256,8 @@ function ggufChoices(files: HubFile[]): GgufChoice[] {
   return choices.sort((a, b) => a.bytes - b.bytes);
 }
 
-const CHECKPOINT_FILE =
-  /^(config\.json|tokenizer\.json|tokenizer_config\.json|tiktoken\.model|chat_template\.(jinja|json)|model[^/]*\.safetensors(\.index\.json)?)$/;
-
 function checkpointOf(files: HubFile[]): HubRepository['checkpoint'] {
-  const own = files.filter(({ path }) => CHECKPOINT_FILE.test(path));
+  const own = files.filter(({ path }) => isCheckpointFile(path));
   const weights = own.filter(({ path }) => path.endsWith('.safetensors'));
   if (weights.length === 0 || !own.some(({ path }) => path === 'config.json')) return null;
   return { bytes: weights.reduce((sum, { bytes }) => sum + bytes, 0), files: own };

@@ -15,7 +15,7 @@ import {
 } from './checkpoint.ts';
 import { modelConfig, type ModelConfig } from './config.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
-import { layOutGguf, type TensorPlace } from './ggufFile.ts';
+import { layOutGguf, type GgufLayout, type TensorPlace } from './ggufFile.ts';
 import { tokenizerMetadata } from './hfTokenizer.ts';
 import { readJson } from './json.ts';
 import { PalimpsestError } from './protocol.ts';
@@ -33,6 +33,8 @@ export interface About {
 /** The whole GGUF file, made where it is read. Reads fail with BadNumbers, and as the checkpoint's files do. */
 export interface ImportedGguf extends ByteSource {
   config: ModelConfig;
+  /** Numbers in all its tensors. */
+  parameters: number;
   /**
    * Lower-case hex: the same for the same layout made from files of the same names and sizes. Pieces of two imports may be
    * put together only where it is equal.
@@ -43,19 +45,33 @@ export interface ImportedGguf extends ByteSource {
 /** To be counted up when the same layout gets other bytes. */
 const RECIPE_VERSION = 1;
 
-/** Numbers decoded at a time: 4 MiB as f32. One row, where a row has more. */
-const CHUNK_NUMBERS = 1024 * 1024;
+/** Numbers decoded at a time: 16 MiB as f32, an expert's matrix whole. One row, where a row has more. */
+const CHUNK_NUMBERS = 4 * 1024 * 1024;
 
-/**
- * The GGUF file that a checkpoint becomes in this encoding. `files` are those of its folder, by their plain names; others
- * than config.json, the tokenizer's and the weights' are not read. Nothing of the weights but their headers is read yet.
- * Fails: Refused (a file missing), BadModel, Unsupported, and as the files do.
- */
+/** A checkpoint whose headers are read. */
+export interface Checkpoint {
+  /** The GGUF file that it becomes in this encoding. Fails: Unsupported and BadModel, for what the engine would refuse. */
+  as(encoding: Encoding): Promise<ImportedGguf>;
+}
+
+/** The GGUF file that a checkpoint becomes in this encoding: `openCheckpoint`, then `as`. */
 export async function importCheckpoint(
   files: readonly ByteSource[],
   about: About,
   encoding: Encoding,
 ): Promise<ImportedGguf> {
+  return (await openCheckpoint(files, about)).as(encoding);
+}
+
+/**
+ * Read what a checkpoint says of itself. `files` are those of its folder, by their plain names; others than config.json, the
+ * tokenizer's and the weights' are not read. Nothing of the weights but their headers is read yet.
+ * Fails: Refused (a file missing), BadModel, Unsupported, and as the files do.
+ */
+export async function openCheckpoint(
+  files: readonly ByteSource[],
+  about: About,
+): Promise<Checkpoint> {
   const configFile = files.find(({ name }) => name === 'config.json');
   if (!configFile) {
     throw new PalimpsestError(
@@ -65,20 +81,36 @@ export async function importCheckpoint(
   }
   const stated = readConfig(await readJson(configFile, CONFIG_LIMITS));
   const recipes = tensorRecipes(stated, await openWeights(files));
-  const layout = layOutGguf(
-    [...modelMetadata(stated, about, encoding), ...(await tokenizerMetadata(files, stated))],
-    recipes.map((recipe) => ({ ...recipe, type: storedType(recipe, encoding) })),
-  );
-  const { header, tensors, byteLength } = layout;
+  const tokenizer = await tokenizerMetadata(files, stated);
+  const listed = files.map(({ name, byteLength }) => `${name} ${byteLength}`).sort();
+  return {
+    as: (encoding) =>
+      ggufOf(
+        `${about.name}-${encoding}.gguf`,
+        recipes,
+        layOutGguf(
+          [...modelMetadata(stated, about, encoding), ...tokenizer],
+          recipes.map((recipe) => ({ ...recipe, type: storedType(recipe, encoding) })),
+        ),
+        listed,
+      ),
+  };
+}
 
+async function ggufOf(
+  name: string,
+  recipes: TensorRecipe[],
+  { header, tensors, byteLength }: GgufLayout,
+  listed: string[],
+): Promise<ImportedGguf> {
   const source: ByteSource = {
-    name: `${about.name}-${encoding}.gguf`,
+    name,
     byteLength,
     async read(offset, bytes) {
       if (!(offset >= 0 && bytes >= 0 && offset + bytes <= byteLength)) {
         throw new PalimpsestError(
           'Refused',
-          `${source.name} has ${byteLength} bytes; ${bytes} from ${offset} on were asked for.`,
+          `${name} has ${byteLength} bytes; ${bytes} from ${offset} on were asked for.`,
         );
       }
       const out = new Uint8Array(bytes);
@@ -94,9 +126,9 @@ export async function importCheckpoint(
     },
   };
   const config = await configOf({ ...source, read: (...range) => headerAlone(header, ...range) });
-  const listed = files.map(({ name, byteLength: size }) => `${name} ${size}`).sort();
   const identity = utf8.encode([RECIPE_VERSION, ...listed, await sha256(header)].join('\n'));
-  return { ...source, config, fingerprint: await sha256(identity) };
+  const parameters = tensors.reduce((sum, { ne }) => sum + ne.reduce((a, b) => a * b, 1), 0);
+  return { ...source, config, parameters, fingerprint: await sha256(identity) };
 }
 
 const utf8 = new TextEncoder();
@@ -185,40 +217,4 @@ function checkNumbers(name: string, slab: Slab, type: TensorType, numbers: Float
 function encode(type: TensorType, numbers: Float32Array): Uint8Array {
   if (type === 'F32') return new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
   return quantize(type as Exclude<Encoding, 'F32'>, numbers);
-}
-
-// ----------------------------------------------------------------------------------------------- copying
-
-/** Where pieces of a file are kept. Piece n is bytes [n pieceBytes, (n + 1) pieceBytes), the last one shorter. */
-export interface PieceSink {
-  readonly pieceBytes: number;
-  has(piece: number): Promise<boolean>;
-  put(piece: number, bytes: Uint8Array): Promise<void>;
-}
-
-/**
- * Make a file piece by piece, those left out that the sink has: after a failure or an abort the same call goes on. While a
- * piece is being kept the next one is made, so at most two are in memory.
- * Fails: as the file and the sink do; with the signal's reason when it is aborted.
- */
-export async function copyPieces(
-  file: ByteSource,
-  sink: PieceSink,
-  report: (doneBytes: number, totalBytes: number) => void,
-  signal: AbortSignal,
-): Promise<void> {
-  const { byteLength } = file;
-  const { pieceBytes } = sink;
-  let keeping: Promise<void> = Promise.resolve();
-  for (let piece = 0; piece * pieceBytes < byteLength; piece++) {
-    signal.throwIfAborted();
-    const start = piece * pieceBytes;
-    const end = Math.min(start + pieceBytes, byteLength);
-    const bytes = (await sink.has(piece)) ? null : await file.read(start, end - start);
-    await keeping;
-    keeping = bytes ? sink.put(piece, bytes) : Promise.resolve();
-    keeping = keeping.then(() => report(end, byteLength));
-    keeping.catch(() => {}); // it is awaited before the next piece is kept
-  }
-  await keeping;
 }

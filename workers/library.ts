@@ -3,11 +3,28 @@
  *
  * What is read has been hashed since it left the store.
  */
-import { describeFiles, describeModel, fileAddress, isRemote, keptName } from './catalog.ts';
+import {
+  describeChoice,
+  describeFiles,
+  describeModel,
+  fileAddress,
+  isRemote,
+  keptName,
+} from './catalog.ts';
+import {
+  checkpointOf,
+  findCheckpoint,
+  makerOf,
+  offerModels,
+  type Found,
+} from './checkpointModels.ts';
 import { Download, type Source } from './download.ts';
 import { HUB_URL, listRepository } from './hub.ts';
+import { readFile } from './localFile.ts';
 import {
   PalimpsestError,
+  type CheckpointOffer,
+  type CheckpointPlace,
   type HubRepository,
   type LoadProgress,
   type Manifest,
@@ -52,6 +69,10 @@ export class Library implements WeightsApi {
   #disk: Promise<{ store: Store } | { why: string }>;
   #memory: Store;
   #opened = new Map<string, Promise<Opened>>();
+  /** Models that were found, by name: the choices of repositories and checkpoints that were looked at. */
+  #found = new Map<string, ModelRecord>();
+  /** By their identity. */
+  #checkpoints = new Map<string, Found>();
   #residents: Residents;
   #never = new AbortController().signal;
 
@@ -104,7 +125,12 @@ export class Library implements WeightsApi {
   async #describe(model: string): Promise<ModelRecord> {
     const disk = await this.#disk;
     const stored = 'store' in disk ? await disk.store.record(model) : undefined;
-    return describeModel(this.#world, this.#limits, model, stored);
+    const found = this.#found.get(model);
+    if (!found) return describeModel(this.#world, this.#limits, model, stored);
+    const same =
+      JSON.stringify(stored?.manifest.shards) === JSON.stringify(found.manifest.shards) &&
+      (found.origin === null || stored!.validators[0] === found.validators[0]);
+    return same ? stored! : found;
   }
 
   async #enter(record: ModelRecord, files: File[] | null): Promise<Opened> {
@@ -120,6 +146,9 @@ export class Library implements WeightsApi {
           `A piece of ${file} is damaged or missing in the store, and it came from this computer: remove it, and open the file again.`,
         );
       },
+      make: makerOf(this.#world, this.#limits, record, () =>
+        this.#checkpoints.get(checkpointOf(record.model) ?? ''),
+      ),
     };
     const opened: Opened = Object.assign(source, {
       files,
@@ -485,9 +514,22 @@ export class Library implements WeightsApi {
 
   // --------------------------------------------------------------------------------------- bringing one
 
-  repository(repository: string, revision: string): Promise<HubRepository> {
+  async repository(repository: string, revision: string): Promise<HubRepository> {
     const hub = { url: HUB_URL, fetch: this.#world.fetch, waitMs: this.#limits.stallMs };
-    return listRepository(hub, repository, revision);
+    const listed = await listRepository(hub, repository, revision);
+    for (const choice of listed.gguf) {
+      const record = describeChoice(choice, listed.license, this.#limits.pieceBytes);
+      if (record) this.#found.set(record.model, record);
+    }
+    return listed;
+  }
+
+  async checkpoint(place: CheckpointPlace): Promise<CheckpointOffer> {
+    const found = await findCheckpoint(place);
+    const { offer, records } = await offerModels(this.#world, this.#limits, found, this.#never);
+    this.#checkpoints.set(found.identity, found);
+    for (const record of records) this.#found.set(record.model, record);
+    return offer;
   }
 
   async adopt(files: File[]): Promise<string> {
@@ -536,17 +578,6 @@ export class Library implements WeightsApi {
       }
     });
     return kept;
-  }
-}
-
-async function readFile(file: File, from: number, until: number): Promise<ArrayBuffer> {
-  try {
-    return await file.slice(from, until).arrayBuffer();
-  } catch (cause) {
-    throw new PalimpsestError(
-      'BadModel',
-      `${file.name} cannot be read any more (${String(cause)}): it was changed, moved or deleted. Choose it again.`,
-    );
   }
 }
 

@@ -170,13 +170,31 @@ export interface HubRepository {
   checkpoint: { bytes: number; files: HubFile[] } | null;
 }
 
+/** How an imported model's matrices are stored. Its norms, gates, convolutions and router are F32. */
+export type ImportEncoding = 'F32' | 'Q8_0' | 'Q4_0';
+
+/** Where a safetensors checkpoint is: the files of a folder of this computer, or a repository that was looked at. */
+export type CheckpointPlace =
+  { kind: 'files'; name: string; files: File[] } | { kind: 'hub'; repository: HubRepository };
+
+/** A checkpoint of Kimi Linear, and what it can become here. */
+export interface CheckpointOffer {
+  name: string;
+  /** '' where nobody states it. */
+  license: string;
+  /** Of its files. */
+  bytes: number;
+  /** The smallest first. `model` is the name to open, download and read it by, as any other. */
+  choices: { model: string; encoding: ImportEncoding; bytes: number }[];
+}
+
 /**
  * What the weights worker offers: a model is opened once and then read by byte range.
  * The port comes from Comlink's `createEndpoint`, so weights never pass through the page.
  *
  * A model is named by an absolute URL: of a folder with a manifest, ending in "/", or of a GGUF file, ending in ".gguf"
- * (the first of a split one names them all). Local files get their name from `adopt` and `keep`. A callback is a Comlink
- * proxy.
+ * (the first of a split one names them all). Local files get their name from `adopt` and `keep`, what is made of a
+ * checkpoint from `checkpoint`. A callback is a Comlink proxy.
  */
 export interface WeightsApi {
   /**
@@ -225,6 +243,12 @@ export interface WeightsApi {
    * Fails: Refused, DownloadFailed, Unsupported.
    */
   repository(repository: string, revision: string): Promise<HubRepository>;
+  /**
+   * What a safetensors checkpoint can become. Reads its headers and its tokenizer; its weights are read when a choice is
+   * downloaded, by range, and made into that model's pieces.
+   * Fails: Refused (files missing), BadModel, Unsupported, DownloadFailed.
+   */
+  checkpoint(place: CheckpointPlace): Promise<CheckpointOffer>;
 
   /** Use local .gguf files in place, all shards of a split one. Answers the name to open them by. Fails: Refused. */
   adopt(files: File[]): Promise<string>;

@@ -11,7 +11,13 @@
  * transaction: at whatever moment the browser dies, every 'held' has its 'piece', and a part is there or is not.
  */
 import { createStore, promisifyRequest } from 'idb-keyval';
-import { PalimpsestError, type Manifest, type StoredModel } from './protocol.ts';
+import {
+  PalimpsestError,
+  type ImportEncoding,
+  type Manifest,
+  type StoredModel,
+} from './protocol.ts';
+import type { RemoteFile } from './remoteSource.ts';
 
 /** A range of a shard that is hashed, stored and repaired on its own. A shard no larger than one is one. */
 export interface Piece {
@@ -42,6 +48,16 @@ export interface ModelRecord {
   agreed: boolean[];
   /** Milliseconds since 1970. */
   usedAt: number;
+  /** What it is made from, for a model that is made here; otherwise null. */
+  origin: Origin | null;
+}
+
+/** The checkpoint that a model is made from. */
+export interface Origin {
+  encoding: ImportEncoding;
+  about: { name: string; license: string };
+  /** Its files on their server; null for files of this computer, which only the tab has in which they were chosen. */
+  remote: RemoteFile[] | null;
 }
 
 /** An entry of the index of pieces. */

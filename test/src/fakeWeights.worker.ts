@@ -49,7 +49,7 @@ function statusOf(model: string): WeightsStatus {
   };
 }
 
-const weights: Omit<WeightsApi, 'adopt' | 'keep' | 'repository'> = {
+const weights: Omit<WeightsApi, 'adopt' | 'keep' | 'repository' | 'checkpoint'> = {
   async describe(model) {
     if (model.includes('absent'))
       throw new PalimpsestError('DownloadFailed', `${model} answered 404`);

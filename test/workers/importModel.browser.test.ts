@@ -7,14 +7,13 @@ import { tinyCheckpoint } from '../../tools/fixtures/tinyCheckpoint.ts';
 import { Engine } from '../../workers/engine.ts';
 import type { ByteSource } from '../../workers/gguf.ts';
 import { FULL, Gpu } from '../../workers/gpu.ts';
-import { copyPieces, importCheckpoint, type PieceSink } from '../../workers/importModel.ts';
-import { manifestOf } from '../../workers/manifest.ts';
-import type { Sampling } from '../../workers/protocol.ts';
+import { Library } from '../../workers/library.ts';
+import type { CheckpointPlace, Sampling } from '../../workers/protocol.ts';
 import { sha256 } from '../../workers/sha256.ts';
-import { diskShelf, piecesOf, Store, type ModelRecord } from '../../workers/store.ts';
+import { diskShelf } from '../../workers/store.ts';
+import { limits } from '../../workers/transfer.ts';
 import llama from '../fixtures/imported.json';
 
-const pieceBytes = 200_000;
 const greedy: Sampling = {
   temperature: 0,
   topK: 0,
@@ -28,84 +27,68 @@ const greedy: Sampling = {
   candidates: 0,
 };
 
-const files = (): ByteSource[] =>
-  [...tinyCheckpoint()].map(([name, bytes]) => ({
-    name,
-    byteLength: bytes.length,
-    read: (offset, count) => Promise.resolve(bytes.slice(offset, offset + count)),
-  }));
-
-/** Pieces of one file in the store. */
-function sinkOf(store: Store, record: ModelRecord): PieceSink & { puts: number } {
-  const pieces = piecesOf(record);
-  const sink = {
-    pieceBytes,
-    puts: 0,
-    has: async (piece: number) => (await store.lookUp(record.model, pieces[piece])).held,
-    put: async (piece: number, bytes: Uint8Array) => {
-      sink.puts++;
-      const whole = bytes.slice();
-      await store.putPiece(record.model, pieces[piece], await sha256(whole), whole.buffer, 0);
+/** The weights of a page, as download.worker.ts makes them. */
+const openLibrary = () =>
+  new Library(
+    {
+      fetch: (address, init) => fetch(address, init),
+      clock: {
+        now: () => Date.now(),
+        sleep: (ms, signal) =>
+          new Promise((resolve) => {
+            const timer = setTimeout(resolve, ms);
+            signal.addEventListener('abort', () => (clearTimeout(timer), resolve()));
+          }),
+      },
+      locks: {
+        request: <T>(name: string, options: LockOptions, work: (lock: Lock | null) => Promise<T>) =>
+          navigator.locks.request(name, options, work) as Promise<T>,
+      },
+      random: () => Math.random(),
+      estimate: () => navigator.storage.estimate(),
+      persisted: () => navigator.storage.persisted(),
     },
-  };
-  return sink;
-}
+    { ...limits, pieceBytes: 200_000, partBytes: 4096, connections: 2 },
+    () => diskShelf('palimpsest-import-test'),
+  );
 
-/** What is stored, read as the engine reads any file. */
-function stored(store: Store, record: ModelRecord): ByteSource {
-  const pieces = piecesOf(record);
-  return {
-    name: 'stored.gguf',
-    byteLength: record.manifest.bytes,
-    async read(offset, count) {
-      const out = new Uint8Array(count);
-      for (const piece of pieces) {
-        const from = Math.max(offset, piece.start);
-        const until = Math.min(offset + count, piece.start + piece.bytes);
-        if (from >= until) continue;
-        const { sha256: hash } = await store.lookUp(record.model, piece);
-        const bytes = new Uint8Array((await store.piece(hash!))!);
-        out.set(bytes.subarray(from - piece.start, until - piece.start), from - offset);
-      }
-      return out;
-    },
-  };
-}
+const picked = (): CheckpointPlace => ({
+  kind: 'files',
+  name: 'tiny',
+  files: [...tinyCheckpoint()].map(
+    ([name, bytes]) => new File([bytes.slice()], name, { lastModified: 1 }),
+  ),
+});
 
 test('as F32 it gives the tokens of llama.cpp, from the store, after a break', async () => {
-  const about = { name: 'tiny', license: '' };
-  const store = new Store(await diskShelf('palimpsest-import-test'));
-  const gguf = await importCheckpoint(files(), about, 'F32');
-  const record: ModelRecord = {
-    model: 'kept:tiny',
-    manifest: manifestOf('tiny', [{ file: gguf.name, bytes: gguf.byteLength }]),
-    validators: [null],
-    pieceBytes,
-    agreed: [false],
-    usedAt: 0,
+  const first = openLibrary();
+  const { choices } = await first.checkpoint(picked());
+  const { model, bytes } = choices.find(({ encoding }) => encoding === 'F32')!;
+  let paused: Promise<void> | undefined;
+  await first.watch(model, ({ storedPieces }) => {
+    if (storedPieces >= 4) paused ??= first.cancel(model);
+  });
+  await expect(first.download(model)).rejects.toMatchObject({ name: 'Refused' });
+  await paused;
+  await first.close(model);
+
+  const library = openLibrary();
+  await library.checkpoint(picked());
+  const before = await library.status(model);
+  expect(before).toMatchObject({ state: 'partial', totalBytes: bytes, place: 'disk' });
+  expect(before.storedPieces).toBeGreaterThanOrEqual(4);
+  await library.download(model);
+  expect(await library.status(model)).toMatchObject({ state: 'complete', storedBytes: bytes });
+
+  const file: ByteSource = {
+    name: 'tiny-F32.gguf',
+    byteLength: bytes,
+    read: async (offset, count) => new Uint8Array(await library.read(model, 0, offset, count)),
   };
-  await store.save(record);
-
-  const stop = new AbortController();
-  const first = sinkOf(store, record);
-  const broken = copyPieces(
-    gguf,
-    first,
-    (done) => done >= 4 * pieceBytes && stop.abort(new Error('the tab was closed')),
-    stop.signal,
-  );
-  await expect(broken).rejects.toThrow('the tab was closed');
-  const second = sinkOf(store, record);
-  const again = await importCheckpoint(files(), about, 'F32');
-  const reports: number[] = [];
-  await copyPieces(again, second, (done) => reports.push(done), new AbortController().signal);
-  expect(first.puts).toBeGreaterThanOrEqual(4);
-  expect(first.puts + second.puts).toBe(piecesOf(record).length);
-  expect(reports.at(-1)).toBe(gguf.byteLength);
-
-  const file = stored(store, record);
-  const whole = await file.read(0, file.byteLength);
-  expect(await sha256(whole.slice())).toBe(llama.files['tiny-F32.gguf'].sha256);
+  const [shard] = await library.open(model, () => {});
+  const whole = new Uint8Array(await library.read(model, 0, 0, bytes));
+  expect(shard!.file).toBe('tiny-F32.gguf');
+  expect(await sha256(whole)).toBe(llama.files['tiny-F32.gguf'].sha256);
 
   const gpu = await Gpu.open(navigator.gpu, FULL);
   const engine = await Engine.load({
@@ -118,5 +101,6 @@ test('as F32 it gives the tokens of llama.cpp, from the store, after a break', a
   const answer = await engine.generate({ kind: 'ids', ids: llama.prompt }, greedy, () => {});
   expect(answer.ids).toEqual(llama.files['tiny-F32.gguf'].tokens);
   engine.destroy();
-  await store.remove(record.model);
+  await library.close(model);
+  await library.remove(model);
 }, 120_000);

@@ -28,6 +28,7 @@ function record(model: string, shards: Uint8Array[], stated = true): ModelRecord
     pieceBytes: 100,
     agreed: shards.map(() => false),
     usedAt: 0,
+    origin: null,
   };
 }
 
