@@ -5,6 +5,8 @@
  */
 import {
   PalimpsestError,
+  type CheckpointOffer,
+  type CheckpointPlace,
   type GgufChoice,
   type HubRepository,
   type Manifest,
@@ -16,6 +18,7 @@ import type { Weights } from './client.ts';
 import { toFailure, type Failure } from './errors.ts';
 import { formatCount } from './format.ts';
 import { readAddress } from './model/address.ts';
+import type { Folder } from './model/folder.ts';
 import { saveModel, type Destination } from './model/save.ts';
 
 /** What is being done to a model besides fetching it, or how that ended. */
@@ -51,6 +54,8 @@ export class Library {
   failure = $state.raw<Failure | null>(null);
   /** What the repository that was looked at last offers. */
   offer = $state.raw<HubRepository | null>(null);
+  /** The safetensors checkpoint that was looked at last, and what it can become. */
+  checkpoint = $state.raw<CheckpointOffer | null>(null);
   /** Why what was brought last could not be taken. */
   bringFailure = $state.raw<Failure | null>(null);
   /** True once the browser was asked for storage that it does not delete by itself, and did not agree. */
@@ -227,6 +232,20 @@ export class Library {
 
   // ------------------------------------------------------------------------------------------- bringing
 
+  /**
+   * Take what was dropped or picked: .gguf files as they lie there, or else a safetensors checkpoint, which becomes
+   * `checkpoint`. Answers the name to load files by; null for a checkpoint, and if nothing can be taken.
+   */
+  async take({ name, files, whole }: Folder): Promise<string | null> {
+    this.checkpoint = null;
+    const gguf = files.filter((file) => /\.gguf$/i.test(file.name));
+    if (gguf.length > 0 || !files.some((file) => /\.safetensors$/i.test(file.name))) {
+      return this.adopt(whole ? gguf : files);
+    }
+    await this.lookAtCheckpoint({ kind: 'files', name, files });
+    return null;
+  }
+
   /** Take .gguf files of this computer as they lie there. Answers the name to load them by; null if they cannot be taken. */
   async adopt(files: File[]): Promise<string | null> {
     this.bringFailure = null;
@@ -257,10 +276,7 @@ export class Library {
   async bringAddress(typed: string): Promise<string | null> {
     this.bringFailure = null;
     try {
-      const model = readAddress(typed, location.protocol);
-      const { name } = await this.#weights.describe(model);
-      this.#bring({ model, name, files: null });
-      return model;
+      return await this.#bringNamed(readAddress(typed, location.protocol));
     } catch (thrown) {
       this.bringFailure = toFailure(thrown);
       return null;
@@ -270,7 +286,7 @@ export class Library {
   /** Look what a repository of the Hugging Face hub offers. */
   async lookAtRepository(repository: string, revision: string): Promise<void> {
     this.bringFailure = null;
-    this.offer = null;
+    this.offer = this.checkpoint = null;
     try {
       this.offer = await this.#weights.repository(repository, revision);
     } catch (thrown) {
@@ -281,6 +297,34 @@ export class Library {
   /** Take one of a repository's models. Answers the name to load it by; null if it cannot be had. */
   async bringChoice({ files }: GgufChoice): Promise<string | null> {
     return this.bringAddress(files[0]!.address);
+  }
+
+  /** Look what a safetensors checkpoint can become. Nothing of its weights is read. */
+  async lookAtCheckpoint(place: CheckpointPlace): Promise<void> {
+    this.bringFailure = null;
+    this.checkpoint = null;
+    try {
+      this.checkpoint = await this.#weights.checkpoint(place);
+    } catch (thrown) {
+      this.bringFailure = toFailure(thrown);
+    }
+  }
+
+  /** Take one of the models that the checkpoint can become. Answers its name; null if it cannot be had. */
+  async bringImport(model: string): Promise<string | null> {
+    this.bringFailure = null;
+    try {
+      return await this.#bringNamed(model);
+    } catch (thrown) {
+      this.bringFailure = toFailure(thrown);
+      return null;
+    }
+  }
+
+  async #bringNamed(model: string): Promise<string> {
+    const { name } = await this.#weights.describe(model);
+    this.#bring({ model, name, files: null });
+    return model;
   }
 
   #bring(one: Brought): void {

@@ -36,11 +36,25 @@ export function readAddress(typed: string, protocol: string): string {
   return address.href;
 }
 
+/** True for the page of a repository on the Hugging Face hub, or of a folder in it. */
+export function isRepository(typed: string): boolean {
+  const text = typed.trim();
+  if (!URL.canParse(text)) return false;
+  const { host, pathname } = new URL(text);
+  return host === 'huggingface.co' && /^\/[^/]+\/[^/]+\/?(tree\/.*)?$/.test(pathname);
+}
+
+/** True for a model that is made here from a safetensors checkpoint (workers/checkpointModels.ts names them). */
+export function isImport(model: string): boolean {
+  return model.startsWith('import:');
+}
+
 /** Where a model comes from, in few words: a host, this page, or this computer. */
 export function sourceOf(model: string, page: string): string {
-  if (!URL.canParse(model) || !/^https?:/.test(model)) return 'this computer';
-  const { host, pathname } = new URL(model);
+  const address = model.replace(/^import:\w+:/, '');
+  if (!URL.canParse(address) || !/^https?:/.test(address)) return 'this computer';
+  const { host, pathname } = new URL(address);
   if (host === new URL(page).host) return 'this page';
-  const repository = /^\/([^/]+\/[^/]+)\/resolve\//.exec(pathname)?.[1];
+  const repository = /^\/([^/]+\/[^/]+)\/(?:resolve|tree)\//.exec(pathname)?.[1];
   return repository && host === 'huggingface.co' ? `${host}/${repository}` : host;
 }

@@ -1,13 +1,22 @@
 /** The storage panel, downloads and own models on the built page, and the page without a network. */
-import { readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { tinyCheckpoint } from '../../tools/fixtures/tinyCheckpoint.ts';
+import { fixtureJson } from '../reference/golden.ts';
 import { faultsOf, openBrowser } from './browser.ts';
 import { modelFiles, openSite, type Site } from './site.ts';
 
 const file = 'test/fixtures/tiny-q4_0.gguf';
 const bytes = readFileSync(file);
+const checkpoint = tinyCheckpoint();
+/** What llama.cpp loaded. */
+const imported = fixtureJson<{ files: Record<string, { sha256: string }> }>('imported.json').files;
+const sha256 = (some: Uint8Array) => createHash('sha256').update(some).digest('hex');
 
 let browser: Browser;
 let site: Site;
@@ -288,13 +297,72 @@ describe('a model of one’s own', () => {
   });
 });
 
+describe('a safetensors checkpoint', () => {
+  const parent = mkdtempSync(join(tmpdir(), 'palimpsest-'));
+  const folder = join(parent, 'tiny');
+  mkdirSync(folder);
+  for (const [name, file] of checkpoint) writeFileSync(join(folder, name), file);
+  writeFileSync(join(folder, 'README.md'), 'Nothing that is read.');
+  afterAll(() => rmSync(parent, { recursive: true }));
+
+  test('of a folder: sizes are said before; imported, it answers, is there after a reload, exported as llama.cpp loads it', async () => {
+    await open();
+    await page.getByText('Bring your own model').click();
+    await page.getByLabel('Folder of a checkpoint').setInputFiles(folder);
+    const offer = page.getByRole('group', { name: 'Import of tiny' });
+    await offer.getByText(/MB of safetensors · no licence stated/).waitFor();
+    await offer.getByText(/, every number as it is/).waitFor();
+    await offer.getByRole('button', { name: 'Q8_0' }).click();
+    await page.getByText('Made here from a safetensors checkpoint of this computer.').waitFor();
+    await page.getByText(/^needs [\d.]+ MB, [\d.]+ GB free$/).waitFor();
+    await button('Import').click();
+    await stored('tiny-Q8_0').getByText('verified just now').waitFor();
+    const answer = await answers();
+    expect(answer).not.toBe('');
+
+    await page.reload();
+    await page.getByRole('combobox', { name: 'Model' }).selectOption('tiny-Q8_0');
+    await page.getByText(/MB, stored here already$/).waitFor();
+    const [download] = await Promise.all([
+      page.waitForEvent('download'),
+      button('Export .gguf').click(),
+    ]);
+    expect(download.suggestedFilename()).toBe('tiny-Q8_0.gguf');
+    const { sha256: right } = imported['tiny-Q8_0.gguf'];
+    expect(sha256(readFileSync(await download.path()))).toBe(right);
+    expect(await answers()).toBe(answer);
+    expect(grave(faults)).toEqual([]);
+  });
+
+  test('of which a file is missing is refused with its name', async () => {
+    const part = join(parent, 'part');
+    mkdirSync(part);
+    for (const [name, file] of checkpoint) {
+      if (!name.includes('00002')) writeFileSync(join(part, name), file);
+    }
+    await open();
+    await page.getByText('Bring your own model').click();
+    await page.getByLabel('Folder of a checkpoint').setInputFiles(part);
+    await page.getByText(/model-00002-of-00003\.safetensors is missing/).waitFor();
+  });
+});
+
 describe('a repository of the hub', () => {
   const commit = '0123456789abcdef0123456789abcdef01234567';
+  const files: Record<string, Uint8Array> = { 'm-Q4_0.gguf': bytes, 'm-IQ1_S.gguf': bytes };
+  for (const [name, file] of checkpoint) files[name] = file;
   const asked: string[] = [];
+  /** Paths that the hub answers only once `letGo` is called. */
+  let held = '';
+  let letGo = () => {};
+  /** The hub says this hash of its .gguf files. */
+  let stated = sha256(bytes);
 
-  /** The hub, with one repository: two encodings, one of them not read here. */
+  /** The hub, with one repository: two encodings, one of them not read here, and a checkpoint. */
   async function hub(): Promise<void> {
-    await page.context().route('https://huggingface.co/**', (route) => {
+    held = '';
+    stated = sha256(bytes);
+    await page.context().route('https://huggingface.co/**', async (route) => {
       const { pathname } = new URL(route.request().url());
       asked.push(pathname);
       const headers = {
@@ -310,14 +378,22 @@ describe('a repository of the hub', () => {
         });
       }
       if (pathname.startsWith('/api/models/some/tiny/tree/')) {
-        const file = (path: string) => ({ type: 'file', path, size: bytes.length, oid: 'a' });
-        return route.fulfill({ headers, json: [file('m-Q4_0.gguf'), file('m-IQ1_S.gguf')] });
+        const listed = Object.entries(files).map(([path, { length: size }]) => {
+          const lfs = { oid: stated, size, pointerSize: 130 };
+          return { type: 'file', path, size, oid: 'a', ...(path.endsWith('.gguf') && { lfs }) };
+        });
+        return route.fulfill({ headers, json: listed });
       }
-      if (pathname === `/some/tiny/resolve/${commit}/m-Q4_0.gguf`) {
+      const file = files[pathname.replace(`/some/tiny/resolve/${commit}/`, '')];
+      if (file) {
         const range = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '');
-        const [from, to] = range ? [Number(range[1]), Number(range[2])] : [0, bytes.length - 1];
-        const body = bytes.subarray(from, to + 1);
-        const part = { 'Content-Range': `bytes ${from}-${from + body.length - 1}/${bytes.length}` };
+        const [from, to] = range ? [Number(range[1]), Number(range[2])] : [0, file.length - 1];
+        if (held !== '' && pathname.endsWith(held) && from > 8) {
+          await new Promise<void>((resolve) => (letGo = resolve));
+          return route.abort().catch(() => {}); // the page has gone meanwhile
+        }
+        const body = Buffer.from(file.subarray(from, to + 1));
+        const part = { 'Content-Range': `bytes ${from}-${from + body.length - 1}/${file.length}` };
         return route.fulfill({ status: 206, headers: { ...headers, ...part }, body });
       }
       return route.fulfill({
@@ -328,24 +404,69 @@ describe('a repository of the hub', () => {
     });
   }
 
+  async function list(repository: string): Promise<void> {
+    if (!(await page.getByRole('button', { name: 'Open files…' }).isVisible()))
+      await page.getByText('Bring your own model').click();
+    await page.getByRole('textbox', { name: 'Hugging Face repository' }).fill(repository);
+    await button('List').click();
+  }
+
   test('is listed with sizes and encodings; one is chosen and fetched; a missing one is explained', async () => {
     await hub();
     await open();
-    await page.getByText('Bring your own model').click();
-    const repository = page.getByRole('textbox', { name: 'Hugging Face repository' });
-    await repository.fill('some/nothing');
-    await button('List').click();
+    await list('some/nothing');
     await page.getByText(/There is no public model some\/nothing/).waitFor();
-    await repository.fill('some/tiny');
-    await button('List').click();
+    await list('some/tiny');
     await page.getByText('IQ1_S is not read here').waitFor();
     expect(await button('IQ1_S').isDisabled()).toBe(true);
     await button('Q4_0').click();
+    await page.getByText('mit', { exact: true }).waitFor();
     await downloaded('m-Q4_0');
     await stored('m-Q4_0')
-      .getByText(/From huggingface\.co\/some\/tiny/)
+      .getByText(/From huggingface\.co\/some\/tiny · mit/)
       .waitFor();
     expect(asked.every((path) => path.includes('some/'))).toBe(true);
+  });
+
+  test('states hashes: what arrives with another is not used', async () => {
+    await hub();
+    stated = 'e'.repeat(64);
+    await open();
+    await list('some/tiny');
+    await button('Q4_0').click();
+    await button('Download only').click();
+    await page
+      .getByText(/m-Q4_0\.gguf .* instead of eeeeeeee: the server has another file/)
+      .first()
+      .waitFor({ timeout: 30_000 });
+    expect(await page.getByText('verified just now').count()).toBe(0);
+  });
+
+  test('holds a checkpoint: an import is held, and goes on after a reload without being looked for again', async () => {
+    await hub();
+    await open();
+    await list('some/tiny');
+    await button('safetensors…').click();
+    const offer = page.getByRole('group', { name: 'Import of tiny' });
+    await offer.getByText(/MB of safetensors · mit/).waitFor();
+    held = '00003-of-00003.safetensors';
+    await offer.getByRole('button', { name: 'Q4_0' }).click();
+    await button('Import').click();
+    await page.getByText('0 of 1 piece stored with their SHA-256').waitFor();
+    await button('Pause').click();
+    await page.getByText('Paused').waitFor();
+    letGo();
+    held = '';
+    await page.reload();
+    asked.length = 0;
+    await page.getByRole('combobox', { name: 'Model' }).selectOption('tiny-Q4_0');
+    await page.getByRole('button', { name: /^(Import|Go on)$/ }).click();
+    await stored('tiny-Q4_0').getByText('verified just now').waitFor();
+    await stored('tiny-Q4_0')
+      .getByText(/From huggingface\.co\/some\/tiny · mit/)
+      .waitFor();
+    expect(asked.filter((path) => path.startsWith('/api/'))).toEqual([]);
+    expect(asked.length).toBeGreaterThan(0);
   });
 });
 
