@@ -5,7 +5,7 @@
 //
 // Shapes  ids [T, TOP] u32, an expert at most once per token   list [EXPERTS, T] u32
 //         tiles [min(EXPERTS, T TOP) + T TOP / TILE_TOKENS] vec4u: as many as can be, whatever the router chose
-// Grid    (1): each lane reads all ids, 1024 at a time, and picks those of its experts
+// Grid    (EXPERTS): every workgroup counts all pairs, since its tiles lie behind those of the experts before; then lists its own
 // Links   step
 // Oracle  the definition
 const EXPERTS = 256u;
@@ -15,52 +15,50 @@ const LANES = 256u;
 @group(0) @binding(0) var<storage, read> ids: array<u32>;
 @group(0) @binding(1) var<storage, read_write> list: array<u32>;
 @group(0) @binding(2) var<storage, read_write> tiles: array<vec4u>;
-var<workgroup> strip: array<vec4u, 256>;
-var<workgroup> counts: array<u32, EXPERTS>;
-
-fn id_at(pair: u32, pairs: u32) -> u32 {
-  return select(0xffffffffu, ids[min(pair, pairs - 1u)], pair < pairs);
-}
+var<workgroup> counts: array<atomic<u32>, EXPERTS>; // pairs of each expert
+var<workgroup> own: array<u32, LANES>; // pairs of this one in each lane's share
 
 @compute @workgroup_size(LANES)
-fn expert_group(@builtin(local_invocation_index) lane: u32) {
+fn expert_group(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let expert = group.x;
   let pairs = step.tokens * TOP;
-  for (var e0 = 0u; e0 < EXPERTS; e0 += LANES) {
-    let e = e0 + lane;
-    var count = 0u;
-    for (var first = 0u; first < pairs; first += 4u * LANES) {
-      workgroupBarrier();
-      let p = first + 4u * lane;
-      strip[lane] = vec4u(id_at(p, pairs), id_at(p + 1u, pairs), id_at(p + 2u, pairs), id_at(p + 3u, pairs));
-      workgroupBarrier();
-      for (var i = 0u; i < min(LANES, (pairs - first + 3u) / 4u); i++) {
-        let is_own = strip[i] == vec4u(e);
-        if (any(is_own)) {
-          for (var j = 0u; j < 4u; j++) {
-            if (is_own[j]) {
-              list[e * step.tokens + count] = first + 4u * i + j;
-              count++;
-            }
-          }
-        }
-      }
-    }
-    if (e < EXPERTS) {
-      counts[e] = count;
-    }
+  let share = (pairs + LANES - 1u) / LANES; // a lane's pairs follow one another, so that the list ascends
+  let first = min(lane * share, pairs);
+  let end = min(first + share, pairs);
+  for (var e = lane; e < EXPERTS; e += LANES) {
+    atomicStore(&counts[e], 0u);
   }
   workgroupBarrier();
-  var before = 0u; // tiles of the experts before
-  for (var e = 0u; e < EXPERTS; e++) {
-    let count = counts[e];
-    if (e % LANES == lane) {
-      for (var i = 0u; i < count; i += TILE_TOKENS) {
-        tiles[before + i / TILE_TOKENS] = vec4u(e, e * step.tokens + i, min(count - i, TILE_TOKENS), 0u);
-      }
-    }
-    before += (count + TILE_TOKENS - 1u) / TILE_TOKENS;
+  var found = 0u;
+  for (var p = first; p < end; p++) {
+    let id = ids[p];
+    atomicAdd(&counts[id], 1u);
+    found += u32(id == expert);
   }
-  for (var i = before + lane; i < min(EXPERTS, pairs) + pairs / TILE_TOKENS; i += LANES) {
-    tiles[i] = vec4u();
+  own[lane] = found;
+  workgroupBarrier();
+  var at = expert * step.tokens;
+  for (var i = 0u; i < lane; i++) {
+    at += own[i];
+  }
+  for (var p = first; p < end; p++) {
+    if (ids[p] == expert) {
+      list[at] = p;
+      at++;
+    }
+  }
+  var before = 0u; // tiles of the experts before
+  for (var e = 0u; e < expert; e++) {
+    before += (atomicLoad(&counts[e]) + TILE_TOKENS - 1u) / TILE_TOKENS;
+  }
+  let count = atomicLoad(&counts[expert]);
+  for (var i = lane * TILE_TOKENS; i < count; i += LANES * TILE_TOKENS) {
+    tiles[before + i / TILE_TOKENS] = vec4u(expert, expert * step.tokens + i, min(count - i, TILE_TOKENS), 0u);
+  }
+  if (expert == EXPERTS - 1u) {
+    let used = before + (count + TILE_TOKENS - 1u) / TILE_TOKENS;
+    for (var i = used + lane; i < min(EXPERTS, pairs) + pairs / TILE_TOKENS; i += LANES) {
+      tiles[i] = vec4u();
+    }
   }
 }

@@ -302,7 +302,7 @@ export function expertTiles(experts: number, top: number, tileTokens: number, to
 export const expertGroup = kernel('expert_group', expertGroupSource, {
   binds: ['ids', 'list', 'tiles'],
   consts: ['EXPERTS', 'TOP', 'TILE_TOKENS'],
-  grid: () => [1, 1, 1],
+  grid: (c) => [c.EXPERTS, 1, 1],
 });
 
 /** As expertMatvec, for many tokens: after expertGroup with the same EXPERTS, TOP and TILE_TOKENS. */
