@@ -18,20 +18,20 @@ fn f16_pair(word: u32) -> vec2f {
   return select(unpack2x16float(word), subnormal, magnitude < vec2u(0x400u));
 }
 
-// The four bytes of a word, lowest first.
-fn bytes(word: u32) -> vec4u {
-  return (vec4u(word) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u);
-}
-
 // The eight columns of word b of a row; quad() says which.
 fn block(row: u32, b: u32) -> array<vec4f, 2> {
   let word = codes[row * (COLS / 8u) + b];
   let pair = f16_pair(scales[row * SCALE_WORDS + b / 8u]);
   let d = select(pair.x, pair.y, (b & 4u) != 0u);
   return array<vec4f, 2>(
-    d * (vec4f(bytes(word & 0x0f0f0f0fu)) - 8.0),
-    d * (vec4f(bytes((word >> 4u) & 0x0f0f0f0fu)) - 8.0),
+    d * less_eight(vec4u(word << 19u, word << 11u, word << 3u, word >> 5u)),
+    d * less_eight(vec4u(word << 15u, word << 7u, word >> 1u, word >> 9u)),
   );
+}
+
+// q - 8 of codes q in bits 19 .. 22: as the highest bits of a mantissa, 1 + q / 16, they need no conversion.
+fn less_eight(words: vec4u) -> vec4f {
+  return fma(bitcast<vec4f>((words & vec4u(0x780000u)) | vec4u(0x3f800000u)), vec4f(16.0), vec4f(-24.0));
 }
 
 // Which four columns quad i of block b holds, in vec4s along the row: the low nibbles are columns 4j .. 4j+3 of their

@@ -3,9 +3,9 @@
 //   y[n, r] = sum_c W[r, c] x[n, c]
 //
 // The kernel declares x (vec4f) and y (f32) and says where their rows begin: x_start(n) in vec4s, y_start(n) in f32.
-// A stage brings 32 columns of both sides into workgroup memory as [column, four rows]; each lane then adds the products of
-// its 4 or 8 rows and its 4 or 8 tokens. Fours are stored at their index XOR 2 (column / 8): so neither writes nor reads of
-// neighbouring lanes meet in a bank. Needs outer, and a matrix_*.
+// A stage brings 32 columns of both sides into registers, while the one before is multiplied, and then into workgroup memory as
+// [column, four rows]; each lane adds the products of its 4 or 8 rows and its 4 or 8 tokens. Fours are stored at their index
+// XOR 2 (column / 8): so neither writes nor reads of neighbouring lanes meet in a bank. Needs outer, and a matrix_*.
 const TILE_ROWS = 64u; // 32 or 64
 const TILE_TOKENS = 64u; // 32 or 64
 const TILE_LANES = 64u;
@@ -13,6 +13,28 @@ const ROW_FOURS = TILE_ROWS / 4u;
 const TOKEN_FOURS = TILE_TOKENS / 4u;
 var<workgroup> w_tile: array<vec4f, 32u * ROW_FOURS>;
 var<workgroup> x_tile: array<vec4f, 32u * TOKEN_FOURS>;
+
+// Eight columns of four rows, a column per vec4.
+fn w_keep(at: u32, low: mat4x4f, high: mat4x4f) {
+  w_tile[at] = low[0];
+  w_tile[at + ROW_FOURS] = low[1];
+  w_tile[at + 2u * ROW_FOURS] = low[2];
+  w_tile[at + 3u * ROW_FOURS] = low[3];
+  w_tile[at + 4u * ROW_FOURS] = high[0];
+  w_tile[at + 5u * ROW_FOURS] = high[1];
+  w_tile[at + 6u * ROW_FOURS] = high[2];
+  w_tile[at + 7u * ROW_FOURS] = high[3];
+}
+fn x_keep(at: u32, low: mat4x4f, high: mat4x4f) {
+  x_tile[at] = low[0];
+  x_tile[at + TOKEN_FOURS] = low[1];
+  x_tile[at + 2u * TOKEN_FOURS] = low[2];
+  x_tile[at + 3u * TOKEN_FOURS] = low[3];
+  x_tile[at + 4u * TOKEN_FOURS] = high[0];
+  x_tile[at + 5u * TOKEN_FOURS] = high[1];
+  x_tile[at + 6u * TOKEN_FOURS] = high[2];
+  x_tile[at + 7u * TOKEN_FOURS] = high[3];
+}
 
 // Rows w_row.. of W, for rows y_row.. of y (rows of them exist); rows n_first.. of x (count of them exist).
 fn tile_product(w_row: u32, y_row: u32, rows: u32, n_first: u32, count: u32, lane: u32) {
@@ -30,54 +52,52 @@ fn tile_product(w_row: u32, y_row: u32, rows: u32, n_first: u32, count: u32, lan
   var more_rows = mat4x4f();
   var more_tokens = mat4x4f();
   var more_both = mat4x4f();
-  for (var first = 0u; first < COLS / BLOCK; first += 4u) {
-    workgroupBarrier();
-    if (w_four < ROW_FOURS) {
-      let r0 = block(w_rows.x, first + b);
-      let r1 = block(w_rows.y, first + b);
-      let r2 = block(w_rows.z, first + b);
-      let r3 = block(w_rows.w, first + b);
-      let low = transpose(mat4x4f(r0[0], r1[0], r2[0], r3[0]));
-      let high = transpose(mat4x4f(r0[1], r1[1], r2[1], r3[1]));
-      let at = 8u * b * ROW_FOURS + (w_four ^ (2u * b));
-      w_tile[at + 0u * ROW_FOURS] = low[0];
-      w_tile[at + 1u * ROW_FOURS] = low[1];
-      w_tile[at + 2u * ROW_FOURS] = low[2];
-      w_tile[at + 3u * ROW_FOURS] = low[3];
-      w_tile[at + 4u * ROW_FOURS] = high[0];
-      w_tile[at + 5u * ROW_FOURS] = high[1];
-      w_tile[at + 6u * ROW_FOURS] = high[2];
-      w_tile[at + 7u * ROW_FOURS] = high[3];
-    }
-    if (x_four < TOKEN_FOURS) {
-      let q0 = x_first + quad(first + b, 0u);
-      let q1 = x_first + quad(first + b, 1u);
-      let low = transpose(mat4x4f(x[q0.x], x[q0.y], x[q0.z], x[q0.w]));
-      let high = transpose(mat4x4f(x[q1.x], x[q1.y], x[q1.z], x[q1.w]));
-      let at = 8u * b * TOKEN_FOURS + (x_four ^ (2u * b));
-      x_tile[at + 0u * TOKEN_FOURS] = low[0];
-      x_tile[at + 1u * TOKEN_FOURS] = low[1];
-      x_tile[at + 2u * TOKEN_FOURS] = low[2];
-      x_tile[at + 3u * TOKEN_FOURS] = low[3];
-      x_tile[at + 4u * TOKEN_FOURS] = high[0];
-      x_tile[at + 5u * TOKEN_FOURS] = high[1];
-      x_tile[at + 6u * TOKEN_FOURS] = high[2];
-      x_tile[at + 7u * TOKEN_FOURS] = high[3];
-    }
-    workgroupBarrier();
-    for (var k = 0u; k < 32u; k++) {
-      let swap = 2u * (k / 8u);
-      let w0 = w_tile[k * ROW_FOURS + (w_own ^ swap)];
-      let x0 = x_tile[k * TOKEN_FOURS + (x_own ^ swap)];
-      near = add_outer(near, w0, x0);
-      if (TILE_ROWS > 32u) {
-        more_rows = add_outer(more_rows, w_tile[k * ROW_FOURS + 8u + (w_own ^ swap)], x0);
+  var w_low: mat4x4f; // of each, columns 0 .. 3 and 4 .. 7
+  var w_high: mat4x4f;
+  var x_low: mat4x4f;
+  var x_high: mat4x4f;
+  for (var first = 0u; first < COLS / BLOCK + 4u; first += 4u) {
+    if (first > 0u) {
+      workgroupBarrier();
+      if (w_four < ROW_FOURS) {
+        w_keep(8u * b * ROW_FOURS + (w_four ^ (2u * b)), w_low, w_high);
       }
-      if (TILE_TOKENS > 32u) {
-        let x1 = x_tile[k * TOKEN_FOURS + 8u + (x_own ^ swap)];
-        more_tokens = add_outer(more_tokens, w0, x1);
+      if (x_four < TOKEN_FOURS) {
+        x_keep(8u * b * TOKEN_FOURS + (x_four ^ (2u * b)), x_low, x_high);
+      }
+      workgroupBarrier();
+    }
+    if (first < COLS / BLOCK) { // on their way while the stage before is multiplied
+      if (w_four < ROW_FOURS) {
+        let r0 = block(w_rows.x, first + b);
+        let r1 = block(w_rows.y, first + b);
+        let r2 = block(w_rows.z, first + b);
+        let r3 = block(w_rows.w, first + b);
+        w_low = transpose(mat4x4f(r0[0], r1[0], r2[0], r3[0]));
+        w_high = transpose(mat4x4f(r0[1], r1[1], r2[1], r3[1]));
+      }
+      if (x_four < TOKEN_FOURS) {
+        let q0 = x_first + quad(first + b, 0u);
+        let q1 = x_first + quad(first + b, 1u);
+        x_low = transpose(mat4x4f(x[q0.x], x[q0.y], x[q0.z], x[q0.w]));
+        x_high = transpose(mat4x4f(x[q1.x], x[q1.y], x[q1.z], x[q1.w]));
+      }
+    }
+    if (first > 0u) {
+      for (var k = 0u; k < 32u; k++) {
+        let swap = 2u * (k / 8u);
+        let w0 = w_tile[k * ROW_FOURS + (w_own ^ swap)];
+        let x0 = x_tile[k * TOKEN_FOURS + (x_own ^ swap)];
+        near = add_outer(near, w0, x0);
         if (TILE_ROWS > 32u) {
-          more_both = add_outer(more_both, w_tile[k * ROW_FOURS + 8u + (w_own ^ swap)], x1);
+          more_rows = add_outer(more_rows, w_tile[k * ROW_FOURS + 8u + (w_own ^ swap)], x0);
+        }
+        if (TILE_TOKENS > 32u) {
+          let x1 = x_tile[k * TOKEN_FOURS + 8u + (x_own ^ swap)];
+          more_tokens = add_outer(more_tokens, w0, x1);
+          if (TILE_ROWS > 32u) {
+            more_both = add_outer(more_both, w_tile[k * ROW_FOURS + 8u + (w_own ^ swap)], x1);
+          }
         }
       }
     }
