@@ -134,5 +134,21 @@ export function inkOfTurns(
   return inked;
 }
 
+/** The tokens of each turn of a recording, by its place. Only where the answer begins is known for certain. */
+export function inkOfRecording(recording: {
+  records: readonly { text: string }[];
+  turns: readonly { role: string; content: string }[];
+  promptTokens: number;
+}): Map<number, InkToken[]> {
+  const { records, turns, promptTokens } = recording;
+  return inkOfTurns(
+    records.map((record) => record.text),
+    turns.map(({ role, content }, id) => {
+      const answers = role === 'assistant' && id === turns.length - 1;
+      return { id, text: content, first: answers ? promptTokens : null, count: null, grows: false };
+    }),
+  );
+}
+
 export const joinedText = (tokens: readonly InkToken[]): string =>
   tokens.map(({ text }) => text).join('');

@@ -33,6 +33,8 @@ export interface Recording {
   /** Where to begin to look: a KDA layer and one of its heads, for which most was recorded. */
   start: { layer: number; head: number };
   answers: RecordedAnswer[];
+  /** What is said from a token on, in order; `{a-b}` stands for the mean recall of tokens a to b at the moment looked at. */
+  notes?: { position: number; text: string }[];
 }
 
 export type RecordedAnswer = {
@@ -196,9 +198,18 @@ export function readRecording(text: string): Recording {
   return recording;
 }
 
-function check({ lists, model, records, turns, answers, promptTokens, start }: Recording): void {
+function check(recording: Recording): void {
+  const { lists, model, records, turns, answers, promptTokens, start, notes = [] } = recording;
   const counts = [lists?.kda, lists?.mla, lists?.moe, records, turns, answers, model?.layers];
   if (!counts.every(Array.isArray)) throw bad('a part is missing');
+  const said = [
+    recording.title,
+    recording.source,
+    model?.name,
+    ...turns.map((turn) => turn?.content),
+  ];
+  if (!said.every((text) => typeof text === 'string')) throw bad('it has no words');
+  if (!Array.isArray(notes) || !notes.every(isNote)) throw bad('its notes are none');
   if (!(promptTokens > 0 && promptTokens <= records.length)) {
     throw bad(`${records.length} tokens with a prompt of ${promptTokens}`);
   }
@@ -218,12 +229,50 @@ function check({ lists, model, records, turns, answers, promptTokens, start }: R
     }
   });
   for (const recorded of answers) {
-    if (!isObject(recorded.inquiry) || !isObject(recorded.answer))
+    if (!isObject(recorded?.inquiry) || !isObject(recorded.answer))
       throw bad('an answer is missing');
     const past = 'position' in recorded.inquiry ? recorded.inquiry.position : 0;
     if (!(past >= 0 && past < records.length))
       throw bad(`an answer at token ${past} of ${records.length}`);
+    if (!isWhole(recorded, recording)) throw bad(`an answer about ${recorded.inquiry.kind} is cut`);
   }
+}
+
+/** Whether an answer has as many numbers as what was asked has. */
+function isWhole({ inquiry, answer }: RecordedAnswer, { model, lists }: Recording): boolean {
+  const { heads, keys, values, experts } = model;
+  const long = (array: { length: number } | undefined, length: number) => array?.length === length;
+  switch (inquiry.kind) {
+    case 'gates': {
+      const { halfLife, tokens } = answer as Answers['gates'];
+      return tokens === inquiry.to - inquiry.from && long(halfLife, tokens * heads * keys);
+    }
+    case 'memory': {
+      const { cells, change, singularValues } = answer as Answers['memory'];
+      const most = Math.min(keys, values);
+      return [cells, change].every((c) => long(c, keys * values)) && long(singularValues, most);
+    }
+    case 'thumbnails':
+      return long((answer as Answers['thumbnails']).cells, lists.kda.length * heads * 64);
+    case 'recall': {
+      const { recall, ink, overwrittenBy, loss } = answer as Answers['recall'];
+      return [recall, ink, overwrittenBy, loss].every((row) => long(row, inquiry.position + 1));
+    }
+    case 'reach':
+      return long((answer as Answers['reach']).weights, inquiry.position + 1);
+    case 'router': {
+      const { scores, bias, chosen, weights } = answer as Answers['router'];
+      return long(scores, experts) && long(bias, experts) && long(chosen, weights?.length);
+    }
+    case 'lens':
+      return long((answer as Answers['lens']).layers, model.layers.length);
+    default:
+      return false;
+  }
+}
+
+function isNote(note: unknown): boolean {
+  return isObject(note) && Number.isInteger(note.position) && typeof note.text === 'string';
 }
 
 function bad(what: string): PalimpsestError {
@@ -242,6 +291,16 @@ function isPacked(value: unknown): value is Packed {
 }
 
 // -------------------------------------------------------------------------------------------- looking
+
+/** A note with its figures: `{21-24}` becomes the mean recall of tokens 21 to 24, in percent; … while it is not known. */
+export function noteText(text: string, recall: Float32Array | null): string {
+  return text.replaceAll(/\{(\d+)-(\d+)\}/g, (_, first: string, last: string) => {
+    const of = recall?.subarray(Number(first), Number(last) + 1);
+    if (!of || of.length <= Number(last) - Number(first)) return '…';
+    const mean = of.reduce((sum, value) => sum + value, 0) / of.length;
+    return `${Math.round(100 * mean)} %`;
+  });
+}
 
 /** What a recording says when asked. Fails: Refused for what was not recorded. */
 export function askRecording(

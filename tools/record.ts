@@ -5,16 +5,16 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import { packRecording, type RecordedAnswer } from '../src/replay.ts';
-import { PalimpsestError, type Inquiry, type TokenRecord, type Turn } from '../workers/protocol.ts';
+import { answersTo, inquiriesOf, placedNotes } from '../src/record.ts';
+import { packRecording } from '../src/replay.ts';
+import { PalimpsestError, type TokenRecord, type Turn } from '../workers/protocol.ts';
+import * as firstVisit from './firstVisit.ts';
 import { openEngine } from './nodeEngine.ts';
-
-const QUESTION =
-  "Mira's code is 7421. Tom's code is 3308. Lena's code is 5560. Mira's code is now 1180. Tom's code is now 9027. What is Mira's code?";
 
 const USAGE = `npm run record -- --out FILE.json      record an answer for the page to replay
   --model FILE    a .gguf file, or the name of an embedded model (palimpsest-150m)
-  --prompt TEXT   the question (the first-visit one)
+  --prompt TEXT   the question (the first-visit one, with what is said of it)
+  --source TEXT   what it was computed on (the adapter's own words)
   --layer N       the KDA layer looked at (16)
   --head N        the head looked at (5)
   --tokens N      the longest answer (48)`;
@@ -35,9 +35,10 @@ async function main(): Promise<void> {
   const { values: arg } = parseArgs({
     options: {
       model: { type: 'string', default: 'palimpsest-150m' },
-      prompt: { type: 'string', default: QUESTION },
-      layer: { type: 'string', default: '16' },
-      head: { type: 'string', default: '5' },
+      prompt: { type: 'string', default: firstVisit.question },
+      source: { type: 'string' },
+      layer: { type: 'string', default: String(firstVisit.layer) },
+      head: { type: 'string', default: String(firstVisit.head) },
       tokens: { type: 'string', default: '48' },
       out: { type: 'string' },
       help: { type: 'boolean', default: false },
@@ -48,6 +49,7 @@ async function main(): Promise<void> {
     return;
   }
   const [layer, head] = [Number(arg.layer), Number(arg.head)];
+  const isFirstVisit = arg.prompt === firstVisit.question;
   const engine = await openEngine(arg.model);
   const { model, device } = engine.loaded;
   const lists = engine.layers();
@@ -68,44 +70,30 @@ async function main(): Promise<void> {
   turns.push({ role: 'assistant', content: stop.text });
   console.error(`${records.length} tokens: ${stop.text}`);
 
-  const answers: RecordedAnswer[] = [];
-  const ask = async (inquiry: Inquiry) => {
-    const answer = await engine.inspect(inquiry);
-    answers.push({ inquiry, answer } as RecordedAnswer);
-  };
-  const T = records.length;
-  const mla = lists.mla.find((other) => other > layer) ?? lists.mla.at(-1);
-  await ask({ kind: 'gates', layer, from: 0, to: T });
-  for (let position = 0; position < T; position++) {
-    console.error(`token ${position} of ${T}: “${records[position]?.text}”`);
-    for (const which of [head, 'median'] as const) {
-      await ask({ kind: 'recall', layer, head: which, position });
-    }
-    await ask({ kind: 'reach', layer, head, position });
-    if (mla !== undefined) await ask({ kind: 'reach', layer: mla, head, position });
-    await ask({ kind: 'memory', layer, head, position });
-    if (lists.moe.includes(layer)) await ask({ kind: 'router', layer, position });
-    if (position >= stop.promptIds.length - 1) await ask({ kind: 'lens', position });
-  }
-  for (const position of [stop.promptIds.length - 1, T - 1]) {
-    await ask({ kind: 'thumbnails', position });
-  }
-  for (const other of lists.kda) {
-    if (other !== layer)
-      await ask({ kind: 'recall', layer: other, head: 'median', position: T - 1 });
-  }
+  const promptTokens = stop.promptIds.length;
+  const answers = await answersTo(
+    (inquiry) => engine.inspect(inquiry),
+    inquiriesOf(lists, records.length, { layer, head, promptTokens }),
+    (done, total) => done % 50 === 0 && console.error(`${done} of ${total} questions`),
+  );
 
   const text = packRecording({
-    title: arg.prompt,
-    source: `computed by WebGPU on ${device.name}`,
+    title: isFirstVisit ? firstVisit.title : arg.prompt,
+    source: `computed by WebGPU on ${arg.source ?? device.name}`,
     model,
     memory: stop.memory,
     lists,
     turns,
-    promptTokens: stop.promptIds.length,
+    promptTokens,
     records,
     start: { layer, head },
     answers,
+    ...(isFirstVisit && {
+      notes: placedNotes(
+        records.map((record) => record.text),
+        firstVisit.notes,
+      ),
+    }),
   });
   mkdirSync(dirname(arg.out), { recursive: true });
   writeFileSync(arg.out, text);

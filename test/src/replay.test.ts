@@ -2,11 +2,13 @@ import { describe, expect, test } from 'vitest';
 import {
   askRecording,
   inquiryKey,
+  noteText,
   pack,
   packRecording,
   readRecording,
   type Recording,
 } from '../../src/replay.ts';
+import type { Answers } from '../../workers/protocol.ts';
 import { fakeAnswer, fakeLists, fakeRecord } from './fakeMemory.ts';
 import { loaded } from './scriptedClient.ts';
 
@@ -110,4 +112,34 @@ describe('packed numbers', () => {
       inquiryKey({ kind: 'lens', position: 3 }),
     );
   });
+});
+
+describe('what is said of a recording', () => {
+  const recall = Float32Array.from([1, 0.5, 0.25, 0.125]);
+
+  test('gets the mean recall of the tokens that it names, once they are there', () => {
+    expect(noteText('of it {1-2} are left', recall)).toBe('of it 38 % are left');
+    expect(noteText('{0-0} and {3-3}', recall)).toBe('100 % and 13 %');
+    expect(noteText('{2-4}', recall)).toBe('…');
+    expect(noteText('{0-0}', null)).toBe('…');
+  });
+
+  test('is refused where it is no text at a token', () => {
+    const withNote = (note: unknown) =>
+      packRecording({ ...recording, notes: [note] as Recording['notes'] });
+    expect(readRecording(withNote({ position: 1, text: 'Now.' })).notes).toHaveLength(1);
+    expect(() => readRecording(withNote({ position: '1', text: 'Now.' }))).toThrow(/notes/);
+    expect(() => readRecording(withNote('Now.'))).toThrow(/notes/);
+  });
+});
+
+test.each([
+  ['recall', 0, (answer: Answers['recall']) => ({ ...answer, loss: answer.loss.slice(1) })],
+  ['memory', 1, (answer: Answers['memory']) => ({ ...answer, change: new Float32Array(3) })],
+  ['gates', 2, (answer: Answers['gates']) => ({ ...answer, tokens: 2 })],
+])('an answer about %s that is cut is refused', (_, index, cut) => {
+  const answers = recording.answers.map((recorded, at) =>
+    at === index ? { ...recorded, answer: cut(recorded.answer as never) } : recorded,
+  ) as Recording['answers'];
+  expect(() => readRecording(packRecording({ ...recording, answers }))).toThrow(/is cut/);
 });
