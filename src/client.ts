@@ -227,6 +227,7 @@ export function connect(engineWorker: Worker, weights: Weights): Client {
       select: (branch) => call(() => engine.select(branch)),
       proceed: (sampling, onToken) => call(() => engine.proceed(sampling, proxy(onToken))),
       compare: (a, b) => call(() => engine.compare(a, b)),
+      difference: (a, b, layer, head) => call(() => engine.difference(a, b, layer, head)),
     },
     destroy(reason) {
       calls.end(reason);

@@ -262,6 +262,10 @@ export class Engine {
     return this.#between(() => this.#memory.compare(a, b));
   }
 
+  async difference(a: number, b: number, layer: number, head: number): Promise<Float32Array> {
+    return this.#between(() => this.#memory.difference(a, b, layer, head));
+  }
+
   /** Resolves when the watcher has been told everything so far. */
   async settled(): Promise<void> {
     await this.#memory.settled();

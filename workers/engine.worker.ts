@@ -144,6 +144,10 @@ class Door implements EngineApi, MemoryApi {
     return this.#loaded().compare(a, b);
   }
 
+  difference(a: number, b: number, layer: number, head: number): Promise<Float32Array> {
+    return this.#loaded().difference(a, b, layer, head);
+  }
+
   lost(): Promise<string> {
     return this.#lost;
   }

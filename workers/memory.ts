@@ -535,6 +535,18 @@ export class Memory {
     return all;
   }
 
+  /** See MemoryApi.difference. */
+  async difference(a: number, b: number, layer: number, head: number): Promise<Float32Array> {
+    const [one, other] = [this.branches.line(a), this.branches.line(b)];
+    this.#checkHead(layer, head);
+    const { keys, values } = this.#config.kda;
+    const size = keys * values;
+    const read = async (line: Line) =>
+      new Float32Array(await this.#gpu.read(this.#memoryOf(line, layer), head * size, size));
+    const [cells, others] = [await read(one), await read(other)];
+    return cells.map((value, i) => value - others[i]!);
+  }
+
   // --------------------------------------------------------------------------------------------------- refusals
 
   #parts() {

@@ -412,6 +412,8 @@ export interface MemoryApi {
   proceed(sampling: Sampling, onToken: (t: Token) => void): Promise<Stop>;
   /** Frobenius norm of the difference of two branches' memories, [KDA layer, head]. */
   compare(a: number, b: number): Promise<Float32Array>;
+  /** One head's memory of branch `a` less that of branch `b`, each at its end: [keys, values]. */
+  difference(a: number, b: number, layer: number, head: number): Promise<Float32Array>;
 }
 
 // ------------------------------------------------------------------------------------------- the memory

@@ -30,6 +30,18 @@ export function fakeLists(model: ModelReport): LayerLists {
   return lists;
 }
 
+const ids = new Map([
+  ['You ', 4],
+  ['Then ', 5],
+]);
+
+/** The id of a text that is a token: the same one each time. */
+export function fakeId(text: string): number {
+  const id = ids.get(text) ?? ids.size + 4;
+  ids.set(text, id);
+  return id;
+}
+
 /** The record of a token: each array rises with its index, from a start that the position gives. */
 export function fakeRecord(model: ModelReport, position: number, text: string): TokenRecord {
   const { kda, moe } = fakeLists(model);
@@ -39,7 +51,7 @@ export function fakeRecord(model: ModelReport, position: number, text: string): 
   const used = model.expertsUsed;
   return {
     position,
-    id: text.length,
+    id: fakeId(text),
     text,
     written: rising(1 + (position % 5), 0.1),
     writeStrength: rising(0.2, 0.05),
@@ -150,7 +162,13 @@ export function fakeMemory(model: ModelReport, stopOf: (ids: number[], text: str
         if (watch && records.length > 0) send({ kind: 'tokens', records });
       },
       inspect: async (inquiry: Inquiry) => fakeAnswer(model, records, inquiry),
-      branches: async () => branches,
+      async branches() {
+        kept.set(branch, records);
+        return branches.map((each) => ({
+          ...each,
+          ids: (kept.get(each.id) ?? []).map(({ id }) => id),
+        }));
+      },
       async fork(position: number, token: number | null, interventions: Intervention[]) {
         kept.set(branch, records);
         const cut = token === null ? position + 1 : position;
@@ -181,14 +199,16 @@ export function fakeMemory(model: ModelReport, stopOf: (ids: number[], text: str
         for (const word of ['and ', 'on'].slice(0, sampling.maxTokens)) {
           const position = records.length;
           feed(word);
-          onToken({ id: word.length, position, text: word, logprob: -1, candidates: [] });
-          ids.push(word.length);
+          onToken({ id: fakeId(word), position, text: word, logprob: -1, candidates: [] });
+          ids.push(fakeId(word));
           text += word;
         }
         const stop = stopOf(ids, text);
         return { ...stop, promptIds: records.slice(0, records.length - 2).map(({ id }) => id) };
       },
       compare: async () => new Float32Array(fakeLists(model).kda.length * model.heads).fill(0.5),
+      difference: async () =>
+        Float32Array.from({ length: model.keys * model.values }, (_, i) => Math.sin(i)),
     },
   };
 }

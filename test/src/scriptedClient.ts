@@ -158,6 +158,7 @@ export class ScriptedClient implements Client {
     select: () => Promise.reject(new Error('nothing is recorded')),
     proceed: () => Promise.reject(new Error('nothing is recorded')),
     compare: () => Promise.reject(new Error('nothing is recorded')),
+    difference: () => Promise.reject(new Error('nothing is recorded')),
   };
 
   lost(): Promise<string> {
