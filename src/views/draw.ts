@@ -152,6 +152,15 @@ const sans = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-se
 const serif =
   '"Iowan Old Style", Charter, "Bitstream Charter", Palatino, "Noto Serif", Georgia, serif';
 
+let measuring: OffscreenCanvasRenderingContext2D | null = null;
+
+/** How wide a text in the reading face is, in CSS pixels. */
+export function textWidth(text: string, size: number): number {
+  measuring ??= new OffscreenCanvas(1, 1).getContext('2d')!;
+  measuring.font = `${size}px ${serif}`;
+  return measuring.measureText(text).width;
+}
+
 /** Colours of one painting, each computed once. */
 function colouring(palette: Palette): (colour: Colour) => string {
   const ramps = new Map<Ramp, string[]>();
@@ -343,7 +352,7 @@ function svgMark(mark: Mark, colourOf: (colour: Colour) => string, palette: Pale
       const anchor = { left: 'start', center: 'middle', right: 'end' }[mark.align ?? 'left'];
       const family = (mark.serif ? serif : sans).replaceAll('"', "'");
       const font = `font-family="${family}" font-size="${mark.size ?? textSize}"`;
-      return `<text x="${n(mark.x)}" y="${n(mark.y)}" text-anchor="${anchor}" ${font} fill="${colourOf(mark.fill)}">${escaped(mark.text)}</text>`;
+      return `<text x="${n(mark.x)}" y="${n(mark.y)}" text-anchor="${anchor}" xml:space="preserve" ${font} fill="${colourOf(mark.fill)}">${escaped(mark.text)}</text>`;
     }
     default:
       return mark satisfies never;
