@@ -18,7 +18,7 @@ import { toFailure } from './errors.ts';
 import { instruments, type Instrument } from './views/instruments.ts';
 import { storyOf, tellingLoss, writtenShares } from './views/story.ts';
 import { recall as recallSetting, remember } from './settings.ts';
-import { askRecording, inquiryKey, type Recording } from './replay.ts';
+import { askRecording, inquiryKey, noteText, type Recording } from './replay.ts';
 
 /** A head of the layer, or the median over all of them. */
 export type Head = number | 'median';
@@ -29,9 +29,16 @@ const budgetBytes = 200e6;
 /** How long a token stays on screen while a text is played. */
 const playMs = 110;
 
+/** How long a note stays while a recording is played: at least, and for each character. */
+const noteMs = 900;
+const readMs = 38;
+
 /** A loss of recall that is drawn in full strength, and how many lines are drawn at most. */
 const fullLoss = 0.25;
 const mostThreads = 6;
+
+/** However little a memory returns, full ink stands for no less than this recall. */
+const leastFullInk = 0.25;
 
 /** Recalls kept for going back and forth without asking again: numbers, over all tokens. */
 const keptRecalls = 2e6;
@@ -97,6 +104,12 @@ export class Memory {
   #recalls = new Map<string, RecallFrame>();
   #recallsHeld = 0;
   #recallsSeen = $state.raw(0);
+  /** The text of each token id that was seen. */
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nothing on screen reads it
+  #pieces = new Map<number, string>();
+  /** The records of each branch as they were when it was left. */
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- likewise
+  #left = new Map<number, readonly TokenRecord[]>();
   #arrived: Frame[] = [];
   #frame = 0;
   #timer = 0;
@@ -141,6 +154,8 @@ export class Memory {
     this.#api = this.#ask = null;
     this.#arrived = [];
     this.#forgetRecalls();
+    this.#pieces.clear();
+    this.#left.clear();
     this.recording = this.model = null;
     this.records = this.branches = this.planned = [];
     this.lists = { kda: [], mla: [], moe: [] };
@@ -177,6 +192,8 @@ export class Memory {
         case 'tokens':
           records ??= [...this.records];
           for (const record of frame.records) {
+            this.#pieces.set(record.id, record.text);
+            for (const { id, text } of record.candidates) this.#pieces.set(id, text);
             records.length = Math.min(records.length, record.position);
             records[record.position] = record;
           }
@@ -270,11 +287,17 @@ export class Memory {
       if (this.at >= this.last) this.pause();
       else {
         this.#moveTo(this.at + 1);
-        this.#timer = window.setTimeout(step, playMs);
+        this.#timer = window.setTimeout(step, this.#stayMs());
       }
     };
     window.clearTimeout(this.#timer);
-    this.#timer = window.setTimeout(step, playMs);
+    this.#timer = window.setTimeout(step, this.#stayMs());
+  }
+
+  /** A moment that something is said of stays until that can be read. */
+  #stayMs(): number {
+    const note = this.recording?.notes?.find(({ position }) => position === this.at);
+    return note ? noteMs + readMs * note.text.length : playMs;
   }
 
   pause(): void {
@@ -306,6 +329,11 @@ export class Memory {
     });
   }
 
+  /** Asks whatever is looked at, an engine or a recording; null where there is nothing. */
+  get inspect(): MemoryApi['inspect'] | null {
+    return this.#ask;
+  }
+
   /** What the memory returns of every token, as it is after `at`: [at + 1] or, for a moment, of a token nearby. */
   get recall(): Float32Array | null {
     const { answer, inquiry } = this.#recallAsked;
@@ -316,6 +344,23 @@ export class Memory {
     if (answer && isAnswer(this.at)) return answer.recall;
     return this.#recallSeen?.recall ?? answer?.recall ?? null;
   }
+
+  /**
+   * The recall that is drawn in full ink: what the memory keeps of the tenth that it keeps best, so that a head that
+   * returns little of anything still shows what it returns more of.
+   */
+  fullInk = $derived.by(() => {
+    const { recall } = this;
+    if (!recall || recall.length === 0) return 1;
+    const best = Float32Array.from(recall).sort()[Math.floor(0.9 * (recall.length - 1))]!;
+    return Math.min(1, Math.max(leastFullInk, best));
+  });
+
+  /** What a recording says of the moment looked at, its figures filled in; '' where it says nothing. */
+  note = $derived.by(() => {
+    const note = this.recording?.notes?.findLast(({ position }) => position <= this.at);
+    return note ? noteText(note.text, this.recall) : '';
+  });
 
   /**
    * Lines to draw on the text: from the token that is pointed at or looked at back to those of which it took most, and to
@@ -419,6 +464,7 @@ export class Memory {
   async fork(position: number, token: number | null): Promise<Branch | null> {
     const api = this.#api;
     if (!api) return null;
+    this.#left.set(this.branch, this.records);
     const branch = await api.fork(position, token, [...this.planned]);
     this.planned = [];
     await this.#reread(api, branch.id);
@@ -429,13 +475,38 @@ export class Memory {
   async select(branch: number): Promise<void> {
     const api = this.#api;
     if (!api) return;
+    this.#left.set(this.branch, this.records);
     await api.select(branch);
     await this.#reread(api, branch);
   }
 
-  /** Frobenius norms of the difference of two branches' memories, [KDA layer, head]. Fails as MemoryApi.compare. */
-  async compare(a: number, b: number): Promise<Float32Array | null> {
-    return this.#api ? this.#api.compare(a, b) : null;
+  /**
+   * The present branch and another, and how far their memories lie apart: norms of every head, [KDA layer, head], and one
+   * head's difference, [keys, values]. Null while no engine is looked at. Fails as MemoryApi.compare and difference.
+   */
+  async compare(
+    other: number,
+    layer: number,
+    head: number,
+  ): Promise<{ sides: [Side, Side]; norms: Float32Array; cells: Float32Array } | null> {
+    const api = this.#api;
+    if (!api) return null;
+    this.branches = await api.branches();
+    const mine = this.branches.find(({ id }) => id === this.branch);
+    const theirs = this.branches.find(({ id }) => id === other);
+    if (!mine || !theirs) return null;
+    const norms = await api.compare(mine.id, other);
+    const cells = await api.difference(mine.id, other, layer, head);
+    const side = (branch: Branch, records: readonly TokenRecord[]): Side => ({
+      branch,
+      texts: branch.ids.map((id) => this.#pieces.get(id) ?? ''),
+      records,
+    });
+    return {
+      sides: [side(mine, this.records), side(theirs, this.#left.get(other) ?? [])],
+      norms,
+      cells,
+    };
   }
 
   async #reread(api: MemoryApi, branch: number): Promise<void> {
@@ -478,6 +549,13 @@ export class Asked<K extends Inquiry['kind']> {
     }
     this.#asking = false;
   }
+}
+
+/** One branch as far as it was seen: the texts of its tokens, and their records ([] where it was never watched). */
+export interface Side {
+  branch: Branch;
+  texts: string[];
+  records: readonly TokenRecord[];
 }
 
 const recallKey = (layer: number, head: Head, position: number) => `${layer} ${head} ${position}`;

@@ -380,6 +380,19 @@ export class Session {
     this.#queue({ kind: 'paper' });
   }
 
+  /** Another continuation of `prompt`, which begins as given and goes on from there. */
+  goOnSheet(prompt: string, begun: Begun): void {
+    if (this.busy || this.status.kind !== 'ready') return;
+    this.editSheet(prompt === this.paper.prompt ? paperText(this.paper) : prompt);
+    this.#begun = begun;
+    this.#queue({ kind: 'paper' });
+  }
+
+  /** Put another sheet on screen. */
+  showSheet(paper: Paper): void {
+    if (!this.busy) this.paper = paper;
+  }
+
   showCompletion(index: number): void {
     if (!this.busy && this.paper.completions[index]) this.paper = { ...this.paper, shown: index };
   }

@@ -43,6 +43,13 @@ const card = (name: string) => page.getByRole('button', { name: new RegExp(`^${n
 const token = (position: number) =>
   document.querySelector<HTMLElement>(`[data-token="${position}"]`)!;
 
+const inkAt = (position: number) => Number(token(position).style.getPropertyValue('--fresh'));
+/** The share of what is kept best (the tenth from the top, of so few tokens the second newest), squared. */
+const fakeInk = (position: number, at: number) => {
+  const newest = at < 9 ? 1 : 0;
+  return Math.min(1, fakeRecall(at - position) / fakeRecall(newest)) ** 2;
+};
+
 /** "one two" is asked, and answered by "You said: one two": six tokens in all. */
 async function ask() {
   await message.fill('one two');
@@ -57,9 +64,7 @@ describe('the palimpsest', () => {
     open();
     await ask();
     for (const position of [0, 3, 5]) {
-      await expect
-        .poll(() => Number(token(position).style.getPropertyValue('--recall')))
-        .toBeCloseTo(fakeRecall(5 - position), 2);
+      await expect.poll(() => inkAt(position)).toBeCloseTo(fakeInk(position, 5), 2);
     }
     expect(document.querySelectorAll('[data-token]')).toHaveLength(6);
   });
@@ -69,9 +74,7 @@ describe('the palimpsest', () => {
     await ask();
     token(3).click();
     await expect.element(time).toHaveAttribute('aria-valuenow', '3');
-    await expect
-      .poll(() => Number(token(0).style.getPropertyValue('--recall')))
-      .toBeCloseTo(fakeRecall(3), 2);
+    await expect.poll(() => inkAt(0)).toBeCloseTo(fakeInk(0, 3), 2);
     expect(token(4).className).toContain('unwritten');
     expect(token(3).getAttribute('aria-current')).toBe('true');
     expect(location.hash).toContain('token=3');
@@ -199,10 +202,21 @@ describe('going on differently', () => {
     await expect
       .element(page.getByText(/from 0 after token 1/))
       .toHaveTextContent('emptied at token 1');
-    await page.getByRole('button', { name: 'compare' }).click();
+    // The untouched branch stands beside it unasked: both texts, what both expected, how far their memories lie apart.
+    const untouched = page.getByRole('region', { name: 'Branch 0' });
+    await expect.element(untouched).toHaveTextContent('untouched');
+    await expect.element(untouched).toHaveTextContent('You said: one two');
     await expect
-      .element(page.getByRole('img', { name: /^Difference of the memories/ }))
-      .toBeVisible();
+      .element(page.getByRole('region', { name: 'Branch 1' }))
+      .toHaveTextContent('emptied at token 1');
+    await expect.element(page.getByText('They part at token 2.')).toBeVisible();
+    await expect.element(page.getByRole('table', { name: /^What could come after/ })).toBeVisible();
+    for (const name of [/^Difference of the memories/, /^Difference of the memory of head 0/]) {
+      await expect.element(page.getByRole('img', { name })).toBeVisible();
+    }
+    await page.getByRole('button', { name: 'branch 0' }).click();
+    await page.getByRole('button', { name: 'compare' }).click();
+    await expect.element(page.getByRole('region', { name: 'Branch 1' })).toBeVisible();
   });
 });
 
@@ -244,10 +258,9 @@ describe('a first visit', () => {
     open(() => new ScriptedClient());
     await expect.element(page.getByText(/A recording of scripted, made by a test/)).toBeVisible();
     await expect.element(page.getByText('of a recording')).toBeVisible();
+    await expect.element(page.getByText(/^context/).first()).toBeVisible();
     await expect.element(time).toHaveAttribute('aria-valuenow', '5');
-    await expect
-      .poll(() => Number(token(1).style.getPropertyValue('--recall')))
-      .toBeCloseTo(fakeRecall(4), 2);
+    await expect.poll(() => inkAt(1)).toBeCloseTo(fakeInk(1, 5), 2);
   });
 
   test('hints come one at a time, and not again once they are enough', async () => {
