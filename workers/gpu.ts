@@ -138,6 +138,13 @@ export interface Copy {
   readonly perToken: number;
 }
 
+/** A part of a tensor: `count` elements from `element` on. */
+export interface Stretch {
+  readonly tensor: Tensor;
+  readonly element: number;
+  readonly count: number;
+}
+
 /** The least any adapter must offer; tests run on exactly this. Storage bytes are per binding. */
 export const FLOOR = {
   storageBuffers: 10,
@@ -148,6 +155,9 @@ export const FLOOR = {
 
 /** Where parts of a tensor may begin: bindings are aligned to 256 bytes. */
 export const PART_ELEMENTS = 64;
+
+/** How long the news of a loss may take after the first failure that it causes. */
+const LOSS_NEWS_MS = 250;
 
 /** Optional features that kernels have variants for. */
 const WANTED: GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'];
@@ -172,7 +182,7 @@ export class Gpu {
     snapshots: 0,
     scratch: 0,
   };
-  /** Resolves with the reason when the device is gone, `destroy()` apart. */
+  /** Resolves with the reason when the device is gone, other than by `destroy()` here. */
   readonly lost: Promise<string>;
 
   readonly #device: GPUDevice;
@@ -183,13 +193,20 @@ export class Gpu {
   readonly #compiling = new Set<Promise<void>>();
   #readback: GPUBuffer | null = null;
   #gone: string | null = null;
+  /** What the device said of an allocation that nobody guarded. */
+  #short: string | null = null;
+  #ended = false;
 
   private constructor(device: GPUDevice, report: DeviceReport) {
     this.#device = device;
     this.report = report;
-    this.lost = device.lost.then((info) => {
-      this.#gone = info.message || info.reason;
-      return info.reason === 'destroyed' ? new Promise<string>(() => {}) : this.#gone;
+    this.lost = device.lost.then((loss) => {
+      const reason = loss.message || loss.reason;
+      this.#gone = reason;
+      return this.#ended ? new Promise<string>(() => {}) : reason;
+    });
+    device.addEventListener('uncapturederror', ({ error }) => {
+      if (error.constructor.name === 'GPUOutOfMemoryError') this.#short ??= error.message;
     });
   }
 
@@ -324,22 +341,31 @@ export class Gpu {
     try {
       result = await work();
     } catch (error) {
-      await Promise.all([this.#device.popErrorScope(), this.#device.popErrorScope()]);
+      await this.#popScopes().catch(() => {}); // the first error is the one to tell
       throw error;
     }
-    const [memory, invalid] = await Promise.all([
-      this.#device.popErrorScope(),
-      this.#device.popErrorScope(),
-    ]);
-    if (memory) {
-      const held = Object.values(this.bytes).reduce((a, b) => a + b, 0);
-      throw new PalimpsestError(
-        'OutOfMemory',
-        `The GPU has no room for ${what} (${megabytes(held)} asked for in all). Close other tabs or choose a smaller model or context.`,
-      );
-    }
+    const [memory, invalid] = await this.#popScopes();
+    if (memory) throw this.#outOfMemory(what);
     if (invalid) throw new Error(`${what}: ${invalid.message}`);
     return result;
+  }
+
+  /** What the last two scopes caught. Fails: DeviceLost. */
+  async #popScopes(): Promise<(GPUError | null)[]> {
+    try {
+      return await Promise.all([this.#device.popErrorScope(), this.#device.popErrorScope()]);
+    } catch (error) {
+      await this.#notLost();
+      throw error;
+    }
+  }
+
+  #outOfMemory(what: string): PalimpsestError {
+    const held = Object.values(this.bytes).reduce((a, b) => a + b, 0);
+    return new PalimpsestError(
+      'OutOfMemory',
+      `The GPU has no room for ${what} (${megabytes(held)} asked for in all). Close other tabs or choose a smaller model or context.`,
+    );
   }
 
   #checkBinding(name: string, bytes: number): void {
@@ -409,6 +435,7 @@ export class Gpu {
         compute: { module, entryPoint: program.name },
       });
     } catch (error) {
+      await this.#notLost();
       const { messages } = await module.getCompilationInfo();
       const errors = messages.filter((m) => m.type === 'error');
       const text = errors.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`).join('\n');
@@ -507,42 +534,53 @@ export class Gpu {
     this.#device.queue.submit([encoder.finish()]);
   }
 
-  /** Read `count` 4-byte elements back, after all work submitted so far. Fails: DeviceLost. */
-  async read(
-    tensor: Tensor,
-    element = 0,
-    count = tensor.bytes / 4 - element,
-  ): Promise<ArrayBuffer> {
+  /** Read `count` 4-byte elements back, after all work submitted so far. Fails: DeviceLost, OutOfMemory. */
+  read(tensor: Tensor, element = 0, count = tensor.bytes / 4 - element): Promise<ArrayBuffer> {
+    return this.readTogether([{ tensor, element, count }]);
+  }
+
+  /** Read stretches back, one after another, all as they are after the work submitted so far. Fails: DeviceLost, OutOfMemory. */
+  async readTogether(stretches: readonly Stretch[]): Promise<ArrayBuffer> {
     this.#alive();
-    const bytes = 4 * count;
-    const staging = this.#takeReadback(bytes);
+    const bytes = stretches.reduce((sum, { count }) => sum + 4 * count, 0);
+    const { staging, refused } = this.#takeReadback(bytes);
     const encoder = this.#device.createCommandEncoder();
-    encoder.copyBufferToBuffer(tensor.buffer, tensor.offset + 4 * element, staging, 0, bytes);
+    let at = 0;
+    for (const { tensor, element, count } of stretches) {
+      const from = tensor.offset + 4 * element;
+      encoder.copyBufferToBuffer(tensor.buffer, from, staging, at, 4 * count);
+      at += 4 * count;
+    }
     this.#device.queue.submit([encoder.finish()]);
     try {
       await staging.mapAsync(GPUMapMode.READ, 0, bytes);
     } catch (error) {
-      this.#alive();
+      if (await refused) throw this.#outOfMemory(`a readback of ${megabytes(bytes)}`);
+      await this.#notLost();
       throw error;
     }
     const copy = staging.getMappedRange(0, bytes).slice(0);
     staging.unmap();
     if (!this.#readback) this.#readback = staging;
     else staging.destroy();
+    this.#alive();
     return copy;
   }
 
   /** The kept staging buffer where it is large enough and free, so that a token's readback allocates nothing. */
-  #takeReadback(bytes: number): GPUBuffer {
+  #takeReadback(bytes: number): { staging: GPUBuffer; refused: Promise<GPUError | null> } {
     const kept = this.#readback;
     this.#readback = null;
-    if (kept && kept.size >= bytes) return kept;
+    if (kept && kept.size >= bytes) return { staging: kept, refused: Promise.resolve(null) };
     kept?.destroy();
-    return this.#device.createBuffer({
+    this.#device.pushErrorScope('out-of-memory');
+    const staging = this.#device.createBuffer({
       label: 'readback',
       size: Math.max(64 * 1024, bytes),
       usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
     });
+    const refused = this.#device.popErrorScope().catch(() => null); // a loss is told by what comes next
+    return { staging, refused };
   }
 
   /**
@@ -582,10 +620,24 @@ export class Gpu {
     return calls.map((_, i) => Number(stamps[2 * i + 1]! - stamps[2 * i]!) / 1000);
   }
 
-  /** Wait until all submitted work is done. */
+  /** Wait until all submitted work is done. Fails: DeviceLost, OutOfMemory. */
   async idle(): Promise<void> {
     await this.#device.queue.onSubmittedWorkDone();
     this.#alive();
+  }
+
+  /** Whether the device is gone; asked after a failure that this may have caused. */
+  async isLost(): Promise<boolean> {
+    // What was under way fails first; the news of the loss comes a moment later.
+    let wait: ReturnType<typeof setTimeout> | undefined;
+    const moment = new Promise<void>((resolve) => (wait = setTimeout(resolve, LOSS_NEWS_MS)));
+    await Promise.race([this.#device.lost, moment]);
+    clearTimeout(wait);
+    return this.#gone !== null;
+  }
+
+  async #notLost(): Promise<void> {
+    if (await this.isLost()) this.#alive();
   }
 
   #alive(): void {
@@ -595,10 +647,12 @@ export class Gpu {
         `The graphics device went away (${this.#gone}). Reload the model to go on.`,
       );
     }
+    if (this.#short !== null) throw this.#outOfMemory(`a buffer (${this.#short})`);
   }
 
   /** Free every tensor and the device. */
   destroy(): void {
+    this.#ended = true;
     for (const tensor of [...this.#tensors]) this.release(tensor);
     this.#readback?.destroy();
     this.#readback = null;
