@@ -1,4 +1,4 @@
-// kda_chunk_pairs: how the rows of a chunk see each other, and how they meet the memory; first of three for a prompt.
+// kda_chunk_pairs: how the rows of a chunk see each other, and how they meet the memory; first of five for a prompt.
 //
 //   L[i, j]   = sum_d k[i, d] k[j, d] D(j, i)       j <  i       D(j, i) = exp(g[j+1, d] + .. + g[i, d])
 //   Aqk[i, j] = sum_d q[i, d] k[j, d] D(j, i)       j <= i

@@ -1,4 +1,4 @@
-// kda_chunk_solve: what each row of a chunk writes, whatever the memory holds; second of three for a prompt.
+// kda_chunk_solve: what each row of a chunk writes, whatever the memory holds; second of five for a prompt.
 //
 //   M = (I + Diag(beta) L)^-1 Diag(beta)        then u = M (v - what S says): all rows of the chunk at once
 //

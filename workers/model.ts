@@ -376,15 +376,18 @@ export class Model {
 
   /** The recurrence over a piece of tokens, in chunks. */
   #kdaChunks(p: Plan, state: KdaState): void {
-    const { mixed, g, beta, o, chunk } = this.#scratch;
+    const { mixed, g, beta, o, gated: u, chunk } = this.#scratch; // what comes after does not need u
     const H = this.#config.heads;
     const { keys, values: V } = this.#config.kda;
-    const { L, Aqk, from_start, to_end, whole } = chunk;
-    p.run(K.kdaChunkPairs, { H, K: keys, V }, { mixed, g, ...chunk }, [K.step]);
+    const { L, Aqk, from_start, to_end, whole, W } = chunk;
+    const pairs = { mixed, g, L, Aqk, from_start, to_end, whole };
+    p.run(K.kdaChunkPairs, { H, K: keys, V }, pairs, [K.step]);
     p.run(K.kdaChunkSolve, { H }, { beta, L }, [K.step]);
-    const consts = { H, K: keys, V, COLUMNS };
-    const tensors = { mixed, M: L, Aqk, from_start, to_end, whole, S: state.memory, o };
-    p.run(K.kdaChunkScan, consts, tensors, [K.outer, K.step]);
+    const write = { mixed, M: L, from_start, u, W };
+    p.run(K.kdaChunkWrite, { H, K: keys, V }, write, [K.outer, K.step]);
+    const scan = { W, from_start, to_end, whole, u, S: state.memory, o };
+    p.run(K.kdaChunkScan, { H, K: keys, V, COLUMNS }, scan, [K.outer, K.step]);
+    p.run(K.kdaChunkRead, { H, V }, { Aqk, u, o }, [K.outer, K.step]);
   }
 
   /** Multi-head latent attention, absorbed: h -> y, and the cache gets a row per token. */

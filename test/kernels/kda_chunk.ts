@@ -20,12 +20,17 @@ import {
   type RecurrenceResult,
 } from './kda.ts';
 
-/** The three kernels of the chain. */
+/** The kernels of the chain. */
 export interface Chain {
   pairs: typeof kernels.kdaChunkPairs;
   solve: typeof kernels.kdaChunkSolve;
+  write: typeof kernels.kdaChunkWrite;
   scan: typeof kernels.kdaChunkScan;
+  read: typeof kernels.kdaChunkRead;
 }
+
+/** Its last three, which need what the first two have made. */
+export type Rest = Pick<Chain, 'write' | 'scan' | 'read'>;
 
 // -------------------------------------------------------------------------------------------- the chain
 
@@ -41,7 +46,8 @@ function runPairs(
 ) {
   const libraries = [step];
   const consts = { H, K, V };
-  const outputs = chunkScratch(T, { H, K });
+  const { L, Aqk, from_start, to_end, whole } = chunkScratch(T, { H, K });
+  const outputs = { L, Aqk, from_start, to_end, whole };
   return dispatch({ kernel, libraries, consts, inputs: { mixed, g }, outputs, tokens: T });
 }
 
@@ -57,36 +63,51 @@ async function runSolve(
   return out.L!;
 }
 
-/** What the scan reads beside mixed and S. */
-type ScanInputs = Record<'M' | 'Aqk' | 'from_start' | 'to_end' | 'whole', Float32Array>;
+/** What the rest of the chain reads beside mixed and S. */
+type RestInputs = Record<'M' | 'Aqk' | 'from_start' | 'to_end' | 'whole', Float32Array>;
 
-async function runScan(
-  kernel: typeof kernels.kdaChunkScan,
+async function runRest(
+  { write, scan, read }: Rest,
   { T, H, K, V, columns: COLUMNS }: ChunkSizes,
   { mixed, S }: RecurrenceBuffers,
-  inputs: ScanInputs,
+  { M, Aqk, from_start, to_end, whole }: RestInputs,
 ): Promise<RecurrenceResult> {
-  const out = await dispatch({
-    kernel,
-    libraries: [outer, step],
-    consts: { H, K, V, COLUMNS },
-    inputs: { mixed, S, ...inputs },
-    outputs: { o: T * H * V },
-    tokens: T,
+  const call = { libraries: [outer, step], tokens: T };
+  const written = await dispatch({
+    ...call,
+    kernel: write,
+    consts: { H, K, V },
+    inputs: { mixed, M, from_start },
+    outputs: { u: T * H * V, W: chunkScratch(T, { H, K }).W },
   });
-  return { o: out.o!, S: out.S! };
+  const { u, W } = written as Record<'u' | 'W', Float32Array>;
+  const scanned = await dispatch({
+    ...call,
+    kernel: scan,
+    consts: { H, K, V, COLUMNS },
+    inputs: { W, from_start, to_end, whole, u, S },
+    outputs: { o: T * H * V },
+  });
+  const out = await dispatch({
+    ...call,
+    kernel: read,
+    consts: { H, V },
+    inputs: { Aqk, u: scanned.u!, o: scanned.o! },
+    outputs: {},
+  });
+  return { o: out.o!, S: scanned.S! };
 }
 
 /** Outputs of a call of T tokens, and the memory after it. */
 export async function runChain(
-  { pairs, solve, scan }: Chain,
+  { pairs, solve, ...rest }: Chain,
   sizes: ChunkSizes,
   buffers: RecurrenceBuffers,
 ): Promise<RecurrenceResult> {
   const { L, Aqk, from_start, to_end, whole } = await runPairs(pairs, sizes, buffers);
   const M = await runSolve(solve, sizes, buffers.beta, L!);
   const inputs = { M, Aqk: Aqk!, from_start: from_start!, to_end: to_end!, whole: whole! };
-  return runScan(scan, sizes, buffers, inputs);
+  return runRest(rest, sizes, buffers, inputs);
 }
 
 export type ChunkCase = RecurrenceCase & ChunkSizes;
@@ -151,8 +172,8 @@ const onAndBelow = (columns: ArrayLike<number>): Float64Array =>
     at % CHUNK >= Math.floor((at % CHUNK ** 2) / CHUNK) ? x : 0,
   );
 
-/** The arrays that the scan reads, made from the oracle's chunks. */
-function scanInputs({ T, H, K }: KdaSizes, chunks: ChunkOfHead[]): ScanInputs {
+/** The arrays that the rest of the chain reads, made from the oracle's chunks. */
+function restInputs({ T, H, K }: KdaSizes, chunks: ChunkOfHead[]): RestInputs {
   const sizes = chunkScratch(T, { H, K });
   const out = {
     M: new Float32Array(sizes.L),
@@ -189,7 +210,7 @@ export async function checkKdaChunkPairs(
   const { inputs, buffers } = recurrence(c);
   const out = await runPairs(kernel, c, buffers);
   const chunks = chunksOfHeads(c, inputs);
-  const expected = scanInputs(c, chunks);
+  const expected = restInputs(c, chunks);
   const L = new Float64Array(out.L!.length);
   chunks.forEach(({ n, L: m }, matrix) => {
     L.set(columnsOf(m, n, new Float64Array(CHUNK * CHUNK)), matrix * CHUNK * CHUNK);
@@ -216,15 +237,11 @@ export async function checkKdaChunkSolve(
     L.set(columns, matrix * CHUNK * CHUNK);
   });
   const M = await runSolve(kernel, c, buffers.beta, L);
-  return rmsF32(onAndBelow(M), scanInputs(c, chunks).M);
+  return rmsF32(onAndBelow(M), restInputs(c, chunks).M);
 }
 
-export async function checkKdaChunkScan(
-  kernel: typeof kernels.kdaChunkScan,
-  c: ChunkCase,
-): Promise<number> {
+export async function checkKdaChunkRest(rest: Rest, c: ChunkCase): Promise<number> {
   const { inputs, buffers } = recurrence(c);
-  const arrays = scanInputs(c, chunksOfHeads(c, inputs));
-  const out = await runScan(kernel, c, buffers, arrays);
-  return apart(out, stepByStep(c, inputs, buffers.S));
+  const arrays = restInputs(c, chunksOfHeads(c, inputs));
+  return apart(await runRest(rest, c, buffers, arrays), stepByStep(c, inputs, buffers.S));
 }

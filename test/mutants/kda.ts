@@ -1,8 +1,10 @@
 /** Known bugs of Kimi Delta Attention: the recurrence, the chunk form, and what feeds and follows them. */
 import {
   kdaChunkPairs,
+  kdaChunkRead,
   kdaChunkScan,
   kdaChunkSolve,
+  kdaChunkWrite,
   kdaGate,
   kdaOut,
   kdaStep,
@@ -15,7 +17,7 @@ import {
   checkShortConv,
   type RecurrenceCase,
 } from '../kernels/kda.ts';
-import { checkKdaChunkPairs, checkKdaChunkScan, checkKdaChunkSolve } from '../kernels/kda_chunk.ts';
+import { checkKdaChunkPairs, checkKdaChunkRest, checkKdaChunkSolve } from '../kernels/kda_chunk.ts';
 import { TREE_64 } from '../kernels/layers.ts';
 import { mutant, type Mutant } from './mutant.ts';
 
@@ -28,7 +30,8 @@ const some: RecurrenceCase = {
   ...{ decay: 'gentle', beta: 'open', keys: 'random' },
 };
 const steps = { ...some, T: 20, parts: 8 };
-const scan = { ...some, columns: 16 };
+const chunks = { ...some, columns: 16 };
+const rest = { write: kdaChunkWrite, scan: kdaChunkScan, read: kdaChunkRead };
 
 export const kdaMutants: Mutant[] = [
   mutant(
@@ -148,24 +151,45 @@ export const kdaMutants: Mutant[] = [
   ),
 
   mutant(
+    kdaChunkWrite,
+    'a row writes without those before it',
+    'var j = 0u; j < min(4u * quad',
+    'var j = 4u * quad; j < min(4u * quad',
+    (write) => checkKdaChunkRest({ ...rest, write }, chunks),
+  ),
+  mutant(
+    kdaChunkWrite,
+    'queries taken for keys',
+    'let keys = (matrix * K + d) * 2u * QUADS;',
+    'let keys = (matrix * K + d) * 2u * QUADS + QUADS;',
+    (write) => checkKdaChunkRest({ ...rest, write }, chunks),
+  ),
+  mutant(
     kdaChunkScan,
     'V-first memory',
     '(h * K + d) * (V / 4u) + e',
     '(h * (V / 4u) + e) * K + d',
-    (k) => checkKdaChunkScan(k, scan),
+    (scan) => checkKdaChunkRest({ ...rest, scan }, chunks),
+  ),
+  mutant(kdaChunkScan, 'the memory not decayed', 'memory[n][r] *= decay[r];', '', (scan) =>
+    checkKdaChunkRest({ ...rest, scan }, chunks),
+  ),
+  mutant(kdaChunkScan, 'written whole, not against what is held', '= -W[', '= 0.0 * W[', (scan) =>
+    checkKdaChunkRest({ ...rest, scan }, chunks),
   ),
   mutant(
-    kdaChunkScan,
+    kdaChunkRead,
     'what a chunk writes is not read in it',
-    'said = add_outer(said, right[j',
-    'u = add_outer(u, right[j',
-    (k) => checkKdaChunkScan(k, scan),
+    '(V / 4u) + e] += rows[r]',
+    '(V / 4u) + e] += 0.0 * rows[r]',
+    (read) => checkKdaChunkRest({ ...rest, read }, chunks),
   ),
-  mutant(kdaChunkScan, 'the memory not decayed', 'memory[n][r] *= decay[r];', '', (k) =>
-    checkKdaChunkScan(k, scan),
-  ),
-  mutant(kdaChunkScan, 'written whole, not against what is held', ' - said[r];', ';', (k) =>
-    checkKdaChunkScan(k, scan),
+  mutant(
+    kdaChunkRead,
+    'a token does not read what it writes',
+    'quad + 4u, step',
+    'quad, step',
+    (read) => checkKdaChunkRest({ ...rest, read }, chunks),
   ),
 
   mutant(
