@@ -1,7 +1,6 @@
 /** Builds the page once before the end-to-end tests, as `npm run build` does, into a folder of their own. */
 import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 
 /** Where the built page lies. */
 export const builtFolder = resolve('.cache/built');
@@ -16,6 +15,4 @@ export function setup(): void {
     { env: environment, stdio: 'inherit' },
   );
   if (built.status !== 0) throw new Error('vite build failed; its own message is above.');
-  // The tests begin at the page that has no recording to play: theirs is a conversation of their own.
-  writeFileSync(join(builtFolder, 'replays', 'first-visit.json'), '{}');
 }

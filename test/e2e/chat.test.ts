@@ -165,7 +165,7 @@ test('without WebGPU the page says so on arrival, and never fetches weights', as
 
 test('the embedded model loads, answers, stops, and goes on with the conversation', async () => {
   await visit('/');
-  await button('Load the model (111 MB)').click();
+  await button('Ask it yourself').click();
   const shares = watchProgress();
   await page.getByText(/^Computes on$/).waitFor({ state: 'attached', timeout: 90_000 });
   const seen = await shares;
