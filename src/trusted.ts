@@ -28,10 +28,13 @@ function own(address: string): string {
 }
 
 const ownScripts = policy('palimpsest', { createScriptURL: own });
-const importedScripts = policy('palimpsest-import', {
-  createScriptURL: (address) =>
-    `data:text/javascript,${encodeURIComponent(`import ${JSON.stringify(own(address))};`)}`,
-});
+/** Made where it is needed: only documents that may lack an origin allow this policy (tools/headers.ts). */
+let importedScripts: Rules | null = null;
+const importing = (): Rules =>
+  (importedScripts ??= policy('palimpsest-import', {
+    createScriptURL: (address) =>
+      `data:text/javascript,${encodeURIComponent(`import ${JSON.stringify(own(address))};`)}`,
+  }));
 
 /** The address of a script of this page, for a worker or a service worker. Fails: TypeError for any other. */
 export function ownScript(address: string): string {
@@ -44,6 +47,6 @@ export function ownScript(address: string): string {
  * must then let any origin read it.
  */
 export function startWorker(address: string): Worker {
-  const scripts = origin === 'null' ? importedScripts : ownScripts;
+  const scripts = origin === 'null' ? importing() : ownScripts;
   return new Worker(scripts.createScriptURL(address), { type: 'module' });
 }
