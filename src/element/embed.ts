@@ -58,6 +58,7 @@ export class PalimpsestModel extends HTMLElement {
   #line = promised<Talk>();
   #talk: Talk | null = null;
   #timer = 0;
+  #told: Partial<Events> = {};
   #seen = new IntersectionObserver(
     (entries) => entries.some((entry) => entry.isIntersecting) && this.#open(),
     { rootMargin: '300px' },
@@ -147,8 +148,10 @@ export class PalimpsestModel extends HTMLElement {
     await this.#call('look', { look: typeof look === 'string' ? { view: look } : look });
   }
 
-  /** Hear of `name`. Answers what ends it. */
+  /** Hear of `name`: what was told last, if anything was, and all that comes. Answers what ends it. */
   on<E extends keyof Events>(name: E, hear: (value: Events[E]) => void): () => void {
+    const last = this.#told[name];
+    if (last) hear(last);
     const listen = (event: Event) => hear((event as CustomEvent<Events[E]>).detail);
     this.addEventListener(`palimpsest-${name}`, listen);
     return () => this.removeEventListener(`palimpsest-${name}`, listen);
@@ -221,6 +224,7 @@ export class PalimpsestModel extends HTMLElement {
     this.#line.reject(new PalimpsestError('Refused', why));
     this.#line = promised();
     this.#talk = null;
+    this.#told = {};
     this.#frame?.remove();
     this.#frame = null;
   }
@@ -247,6 +251,7 @@ export class PalimpsestModel extends HTMLElement {
       ports[0]!,
       () => performance.now(),
       (name, value) => {
+        this.#told[name] = value;
         if (name === 'size' && 'height' in value) frame.style.height = `${value.height}px`;
         this.dispatchEvent(new CustomEvent(`palimpsest-${name}`, { detail: value }));
       },

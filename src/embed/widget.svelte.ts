@@ -327,7 +327,7 @@ export class Widget {
       tell({ id, position, text, logprob: Math.min(0, logprob) });
     };
     try {
-      let stop = await client.generate(this.#promptOf(asked), sampling, take);
+      let stop = await client.generate(await this.#promptOf(client, asked), sampling, take);
       // Held because nobody could see it, not stopped: it goes on from where it was.
       while (stop.reason === 'stopped' && !this.#stopWanted && (await this.#seen())) {
         const left = sampling.maxTokens - stop.ids.length;
@@ -351,14 +351,22 @@ export class Widget {
     }
   }
 
-  #promptOf(turns: readonly Spoken[]): Prompt {
-    if (this.loaded?.model.mode === 'raw') {
-      return { kind: 'raw', text: turns.map(({ content }) => content).join('') };
+  /** What the model reads: through its chat template, or, where it has none, one text after the other. */
+  async #promptOf(client: Client, turns: readonly Spoken[]): Promise<Prompt> {
+    if (this.loaded?.model.mode === 'chat') {
+      return {
+        kind: 'chat',
+        turns: turns.map(({ role, content, ids }) => ({ role, content, ...(ids && { ids }) })),
+      };
     }
-    return {
-      kind: 'chat',
-      turns: turns.map(({ role, content, ids }) => ({ role, content, ...(ids && { ids }) })),
-    };
+    // Answers go in as the tokens they were written as: their text might be cut into others.
+    const prefix = await client.tokenize({ kind: 'raw', text: '' });
+    const ids = [...prefix];
+    for (const { content: text, ids: written } of turns) {
+      const tokens = written ?? (await client.tokenize({ kind: 'raw', text })).slice(prefix.length);
+      ids.push(...tokens);
+    }
+    return { kind: 'ids', ids };
   }
 
   /** End the answer that is being written, or the wish for it. */

@@ -56,7 +56,8 @@ function readParent(asked: URLSearchParams, allowed: readonly string[]): Wishes[
   const origin = asked.get('parent') ?? '';
   const key = asked.get('key') ?? '';
   if (!/^[0-9a-f]{32}$/.test(key) || !URL.canParse(origin)) return null;
-  // Exactly an origin: no path, no wildcard, not "null".
+  // Exactly an origin: no path, no pattern, not "null".
+  if (origin.includes('*')) return null;
   if (!/^https?:$/.test(new URL(origin).protocol) || new URL(origin).origin !== origin) return null;
   if (allowed.length > 0 && !allowed.includes(origin)) return null;
   return { origin, key };

@@ -1,12 +1,13 @@
 /**
- * A web server for end-to-end tests: the built page, files that exist only in a test, byte ranges, and a place to
- * misbehave. It listens on 127.0.0.1; `localhost` with the same port is another site to a browser.
+ * A web server for end-to-end tests: the built page with the headers it is published with, files that exist only in a
+ * test, byte ranges, and a place to misbehave. It listens on 127.0.0.1; `localhost` with the same port is another site to a browser.
  */
 import { createHash } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { basename, extname, join } from 'node:path';
+import { headersOf } from '../../tools/headers.ts';
 import type { Manifest } from '../../workers/protocol.ts';
 import { builtFolder } from './build.ts';
 
@@ -16,7 +17,7 @@ export type Files = Record<string, string | Uint8Array>;
 export interface SiteOptions {
   /** Served before, and besides, the built page. */
   files?: Files;
-  /** Sent with every answer. */
+  /** Sent with every answer, besides what is published with the built page's files. */
   headers?: Record<string, string>;
   /** Sees every request first; returns true when it has answered, or cut, the connection itself. */
   meddle?: (request: IncomingMessage, reply: ServerResponse) => boolean;
@@ -32,6 +33,9 @@ export interface Site {
   close(): Promise<void>;
 }
 
+/** Models and scripts can be read from anywhere; a test's own pages have no policy. */
+const open = { 'Access-Control-Allow-Origin': '*' };
+
 export async function openSite(options: SiteOptions = {}): Promise<Site> {
   const { files = {}, headers = {}, meddle = () => false } = options;
   const requested: string[] = [];
@@ -40,8 +44,10 @@ export async function openSite(options: SiteOptions = {}): Promise<Site> {
     requested.push(pathname);
     if (meddle(request, reply)) return;
     const path = pathname.endsWith('/') ? `${pathname}index.html` : pathname;
-    const bytes = Object.hasOwn(files, path) ? Buffer.from(files[path]) : builtFile(path);
-    for (const [name, value] of Object.entries(headers)) reply.setHeader(name, value);
+    const ofTest = Object.hasOwn(files, path);
+    const bytes = ofTest ? Buffer.from(files[path]) : builtFile(path);
+    const sent = { ...(ofTest ? open : headersOf(pathname)), ...headers };
+    for (const [name, value] of Object.entries(sent)) reply.setHeader(name, value);
     answer(request, reply, path, bytes);
   });
   await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
