@@ -1,6 +1,6 @@
 /**
  * A GPU for shapes: Dawn's null backend, which compiles and validates everything and computes nothing, with buffers that
- * are cut to a few bytes. A model of any size fits; what it would not be allowed to bind or dispatch is still refused.
+ * are cut short. A model of any size fits; what it would not be allowed to bind or dispatch is still refused.
  *
  * The null backend allows 8 storage buffers per stage and the floor 10: a program with more than 8 is compiled on the
  * adapter of the kernel tests, and an empty one stands in for it.
@@ -8,7 +8,8 @@
 import { nodeGpu, nullGpu } from '../tools/nodeGpu.ts';
 import { FLOOR } from '../workers/gpu.ts';
 
-const KEPT_BYTES = 256;
+/** More than any tensor has that parts are bound of. */
+const KEPT_BYTES = 512 * 1024;
 const NULL_STORAGE_BUFFERS = 8;
 
 /** `programs` gets the label of every pipeline made. */
@@ -60,6 +61,7 @@ function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]
   const createPipelineLayout = device.createPipelineLayout.bind(device);
   const createComputePipelineAsync = device.createComputePipelineAsync.bind(device);
   const empty = createShaderModule({ code: '@compute @workgroup_size(1) fn empty() {}' });
+  const sizes = new Map<GPUBuffer, number>();
   const codes = new Map<GPUShaderModule, string>();
   /** Layouts with more storage buffers than the null backend allows, as they were wanted; what is left here binds the others. */
   const larger = new Map<GPUBindGroupLayout, GPUBindGroupLayoutDescriptor>();
@@ -70,7 +72,9 @@ function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]
       if (wanted.size > limits.maxBufferSize) {
         throw new Error(`${wanted.label}: ${wanted.size} bytes, ${limits.maxBufferSize} allowed`);
       }
-      return createBuffer({ ...wanted, size: Math.min(wanted.size, KEPT_BYTES) });
+      const buffer = createBuffer({ ...wanted, size: Math.min(wanted.size, KEPT_BYTES) });
+      sizes.set(buffer, wanted.size);
+      return buffer;
     },
     createShaderModule(wanted: GPUShaderModuleDescriptor) {
       const module = createShaderModule(wanted);
@@ -94,12 +98,23 @@ function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]
       return layout;
     },
     createBindGroup(wanted: GPUBindGroupDescriptor) {
-      if (!larger.has(wanted.layout)) return createBindGroup(wanted);
+      const whole = [...wanted.entries].map(({ binding, resource }) => {
+        const { buffer, offset = 0, size } = resource as GPUBufferBinding;
+        if (
+          offset % limits.minStorageBufferOffsetAlignment > 0 ||
+          offset + size! > sizes.get(buffer)!
+        )
+          throw new Error(
+            `${wanted.label}: ${size} bytes from ${offset} are no part of ${buffer.label}`,
+          );
+        return { binding, resource: offset + size! > KEPT_BYTES ? { buffer } : resource };
+      });
+      if (!larger.has(wanted.layout)) return createBindGroup({ ...wanted, entries: whole });
       const bound = [...larger.get(wanted.layout)!.entries]
         .filter((entry) => entry.buffer?.type !== 'uniform')
         .slice(0, NULL_STORAGE_BUFFERS)
         .map((entry) => entry.binding);
-      const entries = [...wanted.entries].filter((entry) => bound.includes(entry.binding));
+      const entries = whole.filter((entry) => bound.includes(entry.binding));
       return createBindGroup({ layout: wanted.layout, entries });
     },
     async createComputePipelineAsync(wanted: GPUComputePipelineDescriptor) {

@@ -1,9 +1,9 @@
 /** Multi-head latent attention between its projections, for any number of tokens. */
 import type { ModelConfig } from './config.ts';
-import type { Gpu } from './gpu.ts';
+import type { Gpu, Library, Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import type { Plan } from './plan.ts';
-import { QUERIES, type Scratch, SLICES } from './scratch.ts';
+import { latentAt, QUERIES, type Scratch, SLICES } from './scratch.ts';
 import type { MlaState, Segment } from './state.ts';
 import type { MlaWeights } from './weights.ts';
 
@@ -18,46 +18,93 @@ export function mlaAttention(
   s: Scratch,
 ): void {
   const HEADS = c.heads;
-  const { ownKey: NOPE, sharedKey: SHARED, query, latent: LATENT } = c.mla;
-  const SCALE = query ** -0.5;
-  const slices = gpu.report.software ? 1 : p.single ? SLICES.single : SLICES.piece;
+  const { query, latent: LATENT } = c.mla;
   p.linear(w.keyUp, s.query, s.latentQuery, { xToken: HEADS * query, xBatch: query });
-  const numbers = cache.numbers === 'f16' ? K.cacheF16 : K.cacheF32;
-  const segments = cache.segments.map((tensor, i) => ({
-    tensor,
-    FIRST: rows[i]!.first,
-    SEGMENT: rows[i]!.rows,
-  }));
-  for (const { tensor, FIRST, SEGMENT } of segments) {
-    const consts = { LATENT, SHARED, EPS: c.eps, FIRST, SEGMENT };
-    const tensors = { c: s.latentRow, w: w.latentNorm, cache: tensor };
-    p.run(K.mlaAppend, consts, tensors, [p.sum, K.step, numbers], p.lanes(LATENT / 4));
-  }
-  for (const { tensor, FIRST, SEGMENT } of segments) {
-    const consts = {
-      HEADS,
-      LATENT,
-      SHARED,
-      NOPE,
-      SCALE,
-      FIRST,
-      SEGMENT,
-      SLICES: slices,
-      QUERIES,
-    };
-    const tensors = {
-      qa: s.latentQuery,
-      q: s.query,
-      cache: tensor,
-      stats: s.stats,
-      parts: s.parts,
-    };
-    p.run(K.mlaAttend, consts, tensors, [numbers, K.outer, K.step]);
-  }
-  p.run(
-    K.mlaMerge,
-    { HEADS, LATENT, SLICES: slices },
-    { stats: s.stats, parts: s.parts, context: s.context },
-  );
+  cache.segments.forEach((segment, i) => append(p, c, w, cache, segment, rows[i]!, s.latentRow));
+  const slices = slicesFor(p, gpu);
+  attend(p, c, cache, rows, s.query, s, slices);
+  const merged = { stats: s.stats, parts: s.parts, context: s.context };
+  p.run(K.mlaMerge, { HEADS, LATENT, SLICES: slices }, merged);
   p.linear(w.valueUp, s.context, s.o);
+}
+
+/** The same for one token, whose queries and latent row are in `scratch.inputs`, in three calls where the cache has one segment. */
+export function mlaToken(
+  p: Plan,
+  gpu: Gpu,
+  c: ModelConfig,
+  w: MlaWeights,
+  cache: MlaState,
+  rows: readonly Segment[],
+  s: Scratch,
+): void {
+  const HEADS = c.heads;
+  const { ownKey, sharedKey: SHARED, query, latent: LATENT, values: VALUES } = c.mla;
+  const LATENT_AT = latentAt(c);
+  const queries = gpu.part(s.inputs, 'query of one token', 0, [HEADS, query]);
+  const latentRow = gpu.part(s.inputs, 'latent row of one token', LATENT_AT, [LATENT + SHARED]);
+  const [first, ...more] = cache.segments;
+  const { first: FIRST, rows: SEGMENT } = rows[0]!;
+  const consts = { HEADS, LATENT, SHARED, LATENT_AT, EPS: c.eps, FIRST, SEGMENT };
+  const inputs = { inputs: s.inputs, w: w.latentNorm, qa: s.latentQuery, cache: first! };
+  const libraries = [p.sum, K.step, numbersOf(cache)];
+  const lanes = p.lanes(ownKey / 8);
+  p.runMatrix(K.mlaToken, consts, inputs, w.keyUp, w.keyUp.parts[0]!, libraries, lanes);
+  more.forEach((segment, i) => append(p, c, w, cache, segment, rows[i + 1]!, latentRow));
+  const slices = slicesFor(p, gpu);
+  attend(p, c, cache, rows, queries, s, slices);
+  const heads = { HEADS, VALUES, SLICES: slices, GROUP: 16 };
+  const read = { stats: s.stats, parts: s.parts, o: s.o };
+  p.runMatrix(
+    K.mlaValue,
+    heads,
+    read,
+    w.valueUp,
+    w.valueUp.parts[0]!,
+    [p.sum],
+    p.lanes(LATENT / 4),
+  );
+}
+
+function slicesFor(p: Plan, gpu: Gpu): number {
+  return gpu.report.software ? 1 : p.single ? SLICES.single : SLICES.piece;
+}
+
+function numbersOf(cache: MlaState): Library {
+  return cache.numbers === 'f16' ? K.cacheF16 : K.cacheF32;
+}
+
+function append(
+  p: Plan,
+  c: ModelConfig,
+  w: MlaWeights,
+  cache: MlaState,
+  segment: Tensor,
+  { first: FIRST, rows: SEGMENT }: Segment,
+  latentRow: Tensor,
+): void {
+  const { latent: LATENT, sharedKey: SHARED } = c.mla;
+  const consts = { LATENT, SHARED, EPS: c.eps, FIRST, SEGMENT };
+  const tensors = { c: latentRow, w: w.latentNorm, cache: segment };
+  p.run(K.mlaAppend, consts, tensors, [p.sum, K.step, numbersOf(cache)], p.lanes(LATENT / 4));
+}
+
+/** All segments in turn, into `scratch.stats` and `scratch.parts`. */
+function attend(
+  p: Plan,
+  c: ModelConfig,
+  cache: MlaState,
+  rows: readonly Segment[],
+  q: Tensor,
+  s: Scratch,
+  slices: number,
+): void {
+  const { ownKey: NOPE, sharedKey: SHARED, query, latent: LATENT } = c.mla;
+  const sizes = { HEADS: c.heads, LATENT, SHARED, NOPE, SCALE: query ** -0.5 };
+  cache.segments.forEach((segment, i) => {
+    const { first: FIRST, rows: SEGMENT } = rows[i]!;
+    const consts = { ...sizes, FIRST, SEGMENT, SLICES: slices, QUERIES };
+    const tensors = { qa: s.latentQuery, q, cache: segment, stats: s.stats, parts: s.parts };
+    p.run(K.mlaAttend, consts, tensors, [numbersOf(cache), K.outer, K.step]);
+  });
 }

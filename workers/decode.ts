@@ -6,8 +6,8 @@
 import type { ModelConfig } from './config.ts';
 import type { Gpu, Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
-import { mlaAttention } from './attention.ts';
-import { type Scratch, watchedStride } from './scratch.ts';
+import { mlaToken } from './attention.ts';
+import { chosenStride, latentAt, type Scratch, watchedStride } from './scratch.ts';
 import { type Phase, Plan, type Site, type Visitors } from './plan.ts';
 import type { KdaState, MlaState, State } from './state.ts';
 import type { DenseWeights, KdaWeights, Matrix, ModelWeights, MoeWeights } from './weights.ts';
@@ -35,11 +35,13 @@ export function decodesInFewCalls({ kda }: ModelConfig, weights: ModelWeights): 
       const mixed =
         mixer.kind === 'kda'
           ? whole(mixer.forgetB, mixer.outGateB) && mixer.forgetB.cols === mixer.outGateB.cols
-          : whole(mixer.q, mixer.latent);
+          : whole(mixer.q, mixer.latent, mixer.keyUp, mixer.valueUp);
       return (
         mixed &&
         (ffn.kind === 'dense' ||
-          (whole(ffn.router, ffn.shared.down) && alike(ffn.experts.gate, ffn.experts.up)))
+          (whole(ffn.router, ffn.shared.down) &&
+            ffn.sharedInputs.length === 1 &&
+            alike(ffn.experts.gate, ffn.experts.up)))
       );
     })
   );
@@ -58,8 +60,9 @@ export function oneToken(
   state: State,
   visitors: Visitors,
 ): Plan {
-  const p = new Plan(gpu, phase, s.step);
+  const p = new Plan(gpu, phase, s.step, true);
   let recurrent = 0;
+  let routers = 0;
   for (const part of weights.embedding.parts) {
     const consts = { FIRST: part.firstRow, COUNT: part.rows, STRIDE: 4 };
     p.runMatrix(
@@ -87,19 +90,25 @@ export function oneToken(
       look('token', row);
     } else {
       const norm = { w: mixer.norm, eps: config.eps };
-      p.project(mixer.q, 0, null, norm, s.x, s.query);
-      p.project(mixer.latent, 0, null, norm, s.x, s.latentRow);
-      look('query', s.query);
-      look('latentRow', s.latentRow);
-      mlaAttention(p, gpu, config, mixer, memory as MlaState, state.segments, s);
+      const at = latentAt(config);
+      p.project(mixer.q, 0, { matrix: mixer.latent, at }, norm, s.x, s.inputs);
+      const { latent, sharedKey } = config.mla;
+      look('query', s.inputs);
+      look('latentRow', gpu.part(s.inputs, 'latent row of one token', at, [latent + sharedKey]));
+      mlaToken(p, gpu, config, mixer, memory as MlaState, state.segments, s);
       look('latentQuery', s.latentQuery);
       look('o', s.o);
       p.linear(mixer.output, s.o, s.x, { add: true });
     }
     if (ffn.kind === 'dense') dense(p, config, ffn, s);
-    else moe(p, config, ffn, s, look);
+    else {
+      const stride = chosenStride(config);
+      const row = gpu.part(s.chosen, `choice of layer ${i}`, routers++ * stride, [stride]);
+      moe(p, gpu, config, ffn, s, row, look);
+    }
   });
   visitors.tap?.('input', weights.layers.length, s.x, p);
+  visitors.tap?.('chosen', weights.layers.length, s.chosen, p);
   visitors.tap?.('token', weights.layers.length, s.watched, p);
   if (weights.output.parts.length === 1) {
     p.project(weights.output, 0, null, { w: weights.outputNorm, eps: config.eps }, s.x, s.logits);
@@ -128,7 +137,7 @@ function kda(
   watch: { row: Tensor; changes: Tensor } | null,
 ): void {
   const { keys, values: V, taps: TAPS } = c.kda;
-  projectAll(p, w.inputs, 0, w.norm, c.eps, s.x, s.inputs);
+  projectAll(p, w.inputs, w.norm, c.eps, s.x, s.inputs);
   const [F] = w.forgetB.parts;
   const [G] = w.outGateB.parts;
   const consts = {
@@ -147,8 +156,10 @@ function kda(
     K.kdaToken,
     consts,
     { ...tensors, ...visited },
-    { matrix: w.forgetB, part: F! },
-    { matrix: w.outGateB, part: G! },
+    [
+      { matrix: w.forgetB, part: F! },
+      { matrix: w.outGateB, part: G! },
+    ],
     [K.activation, p.sum, ...(watch ? [K.kdaWatched, K.step] : [K.kdaUnwatched])],
     watch ? { ...HEAD_LANES, CHANGES: watch.changes.shape[0]! } : HEAD_LANES,
   );
@@ -157,43 +168,62 @@ function kda(
 
 function dense(p: Plan, c: ModelConfig, w: DenseWeights, s: Scratch): void {
   const WIDTH = w.gate.rows;
-  projectAll(p, w.inputs, 0, w.norm, c.eps, s.x, s.inputs);
+  projectAll(p, w.inputs, w.norm, c.eps, s.x, s.inputs);
   const consts = { WIDTH, SLOTS: 1, GATE_FIRST: 0, UP_FIRST: WIDTH, STRIDE: 0 };
   p.run(K.swiglu, consts, { gate: s.inputs, up: s.inputs, act: s.act }, [K.activation]);
   p.linear(w.down, s.act, s.x, { add: true });
 }
 
-function moe(p: Plan, c: ModelConfig, w: MoeWeights, s: Scratch, look: Look): void {
+/** `row` is the layer's of `scratch.chosen`. */
+function moe(
+  p: Plan,
+  gpu: Gpu,
+  c: ModelConfig,
+  w: MoeWeights,
+  s: Scratch,
+  row: Tensor,
+  look: Look,
+): void {
   const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, normalised, width: WIDTH } = c.moe;
-  const SHARED_FIRST = 4 * Math.ceil(EXPERTS / 4);
-  projectAll(p, [w.router], 0, w.norm, c.eps, s.x, s.inputs, w.sharedInputs, SHARED_FIRST);
-  const routing = { logits: s.inputs, bias: w.bias, ids: s.ids, weights: s.routed };
-  p.run(K.route, { EXPERTS, TOP, SCALE, NORM: normalised ? 1 : 0 }, routing, [K.activation]);
-  look('scores', s.inputs);
-  look('bias', w.bias);
-  look('ids', s.ids);
-  look('routed', s.routed);
+  const NORM = normalised ? 1 : 0;
+  const ids = gpu.part(row, 'ids', 0, [TOP]);
+  const weights = gpu.part(row, 'weights', K.CHOSEN.weights, [TOP]);
+  const own = EXPERTS <= K.FEW_EXPERTS;
+  if (!own) {
+    p.project(w.router, 0, null, { w: w.norm, eps: c.eps }, s.x, s.scores);
+    const routing = { logits: s.scores, bias: w.bias, ids, weights };
+    p.run(K.route, { EXPERTS, TOP, SCALE, NORM }, routing, [K.activation]);
+  }
+  const router = own ? K.routerOwn : K.routerGiven;
+  const routerConsts: Record<string, number> = own ? { EXPERTS, SCALE, NORM } : {};
+  const [inputs] = w.sharedInputs as [Matrix];
   w.experts.gate.parts.forEach((part, i) => {
     const consts = {
       WIDTH,
+      SHARED: inputs.rows / 2,
       FIRST: part.firstRow / WIDTH,
       COUNT: part.rows / WIDTH,
       TOP,
       EPS: c.eps,
     };
-    const up = { matrix: w.experts.up, part: w.experts.up.parts[i]! };
-    const tensors = { x: s.x, w: w.norm, ids: s.ids, act: s.expertAct };
-    const libraries = [K.activation, p.sum];
+    const tensors = { x: s.x, constants: w.constants, act: s.opened, chosen: row };
     p.runMatrices(
       K.expertSwiglu,
       consts,
       tensors,
-      { matrix: w.experts.gate, part },
-      up,
-      libraries,
-      p.lanes(c.width / 8),
+      [
+        { matrix: w.experts.gate, part },
+        { matrix: w.experts.up, part: w.experts.up.parts[i]! },
+        { matrix: inputs, part: inputs.parts[0]! },
+      ],
+      [K.activation, p.sum, router],
+      { ...p.lanes(c.width / 8), ...routerConsts },
     );
   });
+  look('scores', own ? gpu.part(row, 'logits', K.CHOSEN.logits, [EXPERTS]) : s.scores);
+  look('bias', w.bias);
+  look('ids', ids);
+  look('routed', weights);
   w.experts.down.parts.forEach((part, i) => {
     const consts = {
       ROWS: c.width,
@@ -201,52 +231,36 @@ function moe(p: Plan, c: ModelConfig, w: MoeWeights, s: Scratch, look: Look): vo
       COUNT: part.rows / c.width,
       TOP,
       SHARED: i === 0 ? 1 : 0,
-      SHARED_FIRST,
     };
-    const shared = { matrix: w.shared.down, part: w.shared.down.parts[0]! };
-    const tensors = {
-      ids: s.ids,
-      weights: s.routed,
-      act: s.expertAct,
-      shared_in: s.inputs,
-      x: s.x,
-    };
-    const libraries = [K.activation, p.sum];
     p.runMatrices(
       K.expertDown,
       consts,
-      tensors,
-      { matrix: w.experts.down, part },
-      shared,
-      libraries,
+      { chosen: row, act: s.opened, x: s.x },
+      [
+        { matrix: w.experts.down, part },
+        { matrix: w.shared.down, part: w.shared.down.parts[0]! },
+      ],
+      [p.sum],
       p.lanes((TOP * WIDTH) / 8),
     );
   });
 }
 
-/** norm(x) through runs of matrices, one after another in y from `at`, and more runs from `moreAt`; two to a call. */
+/** norm(x) through runs of matrices, one after another in y; two to a call. */
 function projectAll(
   p: Plan,
   runs: Matrix[],
-  at: number,
   norm: Tensor,
   eps: number,
   x: Tensor,
   y: Tensor,
-  more: Matrix[] = [],
-  moreAt = 0,
 ): void {
-  const places: { matrix: Matrix; at: number }[] = [];
-  for (const [group, first] of [
-    [runs, at],
-    [more, moreAt],
-  ] as const) {
-    let next = first;
-    for (const matrix of group) {
-      places.push({ matrix, at: next });
-      next += matrix.rows;
-    }
-  }
+  let next = 0;
+  const places = runs.map((matrix) => {
+    const at = next;
+    next += matrix.rows;
+    return { matrix, at };
+  });
   for (let i = 0; i < places.length; i += 2) {
     const [a, b] = [places[i]!, places[i + 1] ?? null];
     p.project(a.matrix, a.at, b, { w: norm, eps }, x, y);

@@ -125,8 +125,8 @@ export interface Program {
 export interface Call {
   readonly program: Program;
   readonly group: GPUBindGroup;
-  /** Bytes of the weights it binds. */
-  readonly weightBytes: number;
+  /** The weights it binds. */
+  readonly weights: readonly Tensor[];
 }
 
 /** A copy between tensors in the midst of a plan: what a tap adds. */
@@ -487,7 +487,7 @@ export class Gpu {
       }),
     });
     const weights = Object.values(tensors).filter((t) => t.kind === 'weights');
-    return { program, group, weightBytes: weights.reduce((sum, t) => sum + t.bytes, 0) };
+    return { program, group, weights };
   }
 
   /** Record calls and copies, in order, into one command buffer; submit it with `submit`. A buffer can be submitted once. */

@@ -29,6 +29,8 @@ import cacheF32Source from '../shaders/lib/cache_f32.wgsl?raw';
 import kdaUnwatchedSource from '../shaders/lib/kda_unwatched.wgsl?raw';
 import kdaWatchedSource from '../shaders/lib/kda_watched.wgsl?raw';
 import outerSource from '../shaders/lib/outer.wgsl?raw';
+import routerGivenSource from '../shaders/lib/router_given.wgsl?raw';
+import routerOwnSource from '../shaders/lib/router_own.wgsl?raw';
 import stepSource from '../shaders/lib/step.wgsl?raw';
 import sumSubgroupSource from '../shaders/lib/sum_subgroup.wgsl?raw';
 import sumTreeSource from '../shaders/lib/sum_tree.wgsl?raw';
@@ -38,6 +40,8 @@ import matvecSource from '../shaders/matvec.wgsl?raw';
 import mlaAppendSource from '../shaders/mla_append.wgsl?raw';
 import mlaAttendSource from '../shaders/mla_attend.wgsl?raw';
 import mlaMergeSource from '../shaders/mla_merge.wgsl?raw';
+import mlaTokenSource from '../shaders/mla_token.wgsl?raw';
+import mlaValueSource from '../shaders/mla_value.wgsl?raw';
 import normSource from '../shaders/norm.wgsl?raw';
 import probeAppendSource from '../shaders/probe_append.wgsl?raw';
 import probeChoiceSource from '../shaders/probe_choice.wgsl?raw';
@@ -73,6 +77,10 @@ export const cacheF16: Library = { name: 'cache_f16', source: cacheF16Source };
 /** Whether kda_token tells what it does and lets its gates be changed. */
 export const kdaUnwatched: Library = { name: 'kda_unwatched', source: kdaUnwatchedSource };
 export const kdaWatched: Library = { name: 'kda_watched', source: kdaWatchedSource };
+/** Who chooses the experts of expert_swiglu: itself, FEW_EXPERTS at most, or a call of route before it. */
+export const routerOwn: Library = { name: 'router_own', source: routerOwnSource };
+export const routerGiven: Library = { name: 'router_given', source: routerGivenSource };
+export const FEW_EXPERTS = 16;
 export const best: Library = { name: 'best', source: bestSource };
 
 const matrixSources = import.meta.glob<string>('../shaders/lib/matrix_*.wgsl', {
@@ -87,15 +95,24 @@ export function matrixOf(type: TensorType): Library {
   return { name, source: matrixSources[`../shaders/lib/${name}.wgsl`]! };
 }
 
-/** A matrix library once more, for a kernel that reads two matrices: every name it declares ends in _b, its group is 3. */
-export function second({ name, source }: Library): Library {
+/** A matrix library once more, for a kernel that reads several: every name it declares ends in _b, its group is 3. */
+export function second(library: Library): Library {
+  return again(library, '_b', 3);
+}
+
+/** And for a third matrix, with _c and group 6. */
+export function third(library: Library): Library {
+  return again(library, '_c', 6);
+}
+
+function again({ name, source }: Library, ending: string, group: number): Library {
   const declared = [...source.matchAll(/^(?:const|fn|struct|@group.*?>)\s+(\w+)/gm)].map(
     (m) => m[1]!,
   );
   const names = new RegExp(`\\b(${declared.join('|')})\\b`, 'g');
   return {
-    name: `${name}_b`,
-    source: source.replace(/@group\(1\)/g, '@group(3)').replace(names, '$1_b'),
+    name: name + ending,
+    source: source.replace(/@group\(1\)/g, `@group(${group})`).replace(names, `$1${ending}`),
   };
 }
 
@@ -281,7 +298,24 @@ export const mlaMerge = kernel('mla_merge', mlaMergeSource, {
   grid: (c, tokens) => [c.HEADS, tokens, 1],
 });
 
+/** One token: keyUp and append in one call. Segments but the first have mlaAppend. Links `matrixOf(keyUp)`. */
+export const mlaToken = kernel('mla_token', mlaTokenSource, {
+  binds: ['inputs', 'w', 'qa', 'cache'],
+  consts: ['HEADS', 'LATENT', 'SHARED', 'LATENT_AT', 'EPS', 'FIRST', 'SEGMENT'],
+  grid: (c) => [Math.ceil(c.LATENT / 4) * c.HEADS + 1, 1, 1],
+});
+
+/** One token: as mlaMerge, then the product with valueUp. GROUP is a multiple of 4. Links `matrixOf(valueUp)`. */
+export const mlaValue = kernel('mla_value', mlaValueSource, {
+  binds: ['stats', 'parts', 'o'],
+  consts: ['HEADS', 'VALUES', 'SLICES', 'GROUP'],
+  grid: (c) => [Math.ceil(c.VALUES / c.GROUP), c.HEADS, 1],
+});
+
 // -------------------------------------------------------------------------------------- mixture of experts
+
+/** Where, in the row of words that a token's choice in a layer has, the bits of weights and of logits begin. */
+export const CHOSEN = { weights: 64, logits: 128 };
 
 export const route = kernel('route', routeSource, {
   binds: ['logits', 'bias', 'ids', 'weights'],
@@ -343,17 +377,21 @@ export const expertMatmul = kernel('expert_matmul', expertMatmulSource, {
   ],
 });
 
-/** Links `matrixOf(gate)`, `second(matrixOf(up))`, activation, a sum. */
+/** TOP is 64 at most. Links matrices of gate, up (`second`) and shared gate | up (`third`), activation, routerOwn or -Given, a sum. */
 export const expertSwiglu = kernel('expert_swiglu', expertSwigluSource, {
-  binds: ['x', 'w', 'ids', 'act'],
-  consts: ['WIDTH', 'FIRST', 'COUNT', 'TOP', 'EPS'],
-  grid: (c) => [c.WIDTH / 2, c.TOP, 1],
+  binds: ['x', 'constants', 'act'],
+  consts: ['WIDTH', 'SHARED', 'FIRST', 'COUNT', 'TOP', 'EPS'],
+  grid: (c) => [
+    c.TOP * Math.ceil(c.WIDTH / 4) + (c.FIRST === 0 ? Math.ceil(c.SHARED / 4) : 0),
+    1,
+    1,
+  ],
 });
 
-/** Links `matrixOf(down)`, `second(matrixOf(shared down))`, activation, a sum. */
+/** Links `matrixOf(down)`, `second(matrixOf(shared down))`, a sum. */
 export const expertDown = kernel('expert_down', expertDownSource, {
-  binds: ['ids', 'weights', 'act', 'shared_in', 'x'],
-  consts: ['ROWS', 'FIRST', 'COUNT', 'TOP', 'SHARED', 'SHARED_FIRST'],
+  binds: ['chosen', 'act', 'x'],
+  consts: ['ROWS', 'FIRST', 'COUNT', 'TOP', 'SHARED'],
   grid: (c) => [Math.ceil(c.ROWS / 4), 1, 1],
 });
 
@@ -420,11 +458,24 @@ export function watchedWords(sizes: { H: number; K: number; V: number }): number
   return historyWords(sizes) + PROBE_SUMS * sizes.H;
 }
 
-/** After all layers of one token. watched is [LAYERS, WATCHED], watchedWords or more each; records are [RING, ROW]. */
+/** After all layers of one token. watched is [LAYERS, WATCHED], watchedWords or more each, chosen [ROUTERS, CHOSEN]. */
 export const probeToken = kernel('probe_token', probeTokenSource, {
-  binds: ['watched', 'records'],
-  consts: ['LAYERS', 'H', 'K', 'V', 'WATCHED', 'BLOCKS', 'RING', 'ROW'],
-  grid: (c) => [c.H, c.LAYERS, 1],
+  binds: ['watched', 'chosen', 'records'],
+  consts: [
+    'LAYERS',
+    'H',
+    'K',
+    'V',
+    'WATCHED',
+    'BLOCKS',
+    'RING',
+    'ROW',
+    'ROUTERS',
+    'CHOSEN',
+    'TOP',
+    'CHOICES',
+  ],
+  grid: (c) => [c.H, c.LAYERS + 1, 1],
 });
 
 /** ROW is historyWords. */

@@ -63,6 +63,8 @@ export class Model {
   readonly #weights: ModelWeights;
   readonly #scratch: Scratch;
   readonly #tuning: Tuning;
+  /** Weights of which one token reads the chosen experts' share. */
+  readonly #stacks: ReadonlySet<Tensor>;
   #plans: Plans | null = null;
   #ahead: { plan: Plan; commands: GPUCommandBuffer } | null = null;
 
@@ -79,6 +81,11 @@ export class Model {
     this.#config = config;
     this.#weights = weights;
     this.#scratch = scratch;
+    const stacks = weights.layers.flatMap(({ ffn }) =>
+      ffn.kind === 'moe' ? [ffn.experts.gate, ffn.experts.up, ffn.experts.down] : [],
+    );
+    const parts = stacks.flatMap((stack) => stack.parts);
+    this.#stacks = new Set(parts.flatMap((p) => (p.scales ? [p.codes, p.scales] : [p.codes])));
   }
 
   /** Put a model's weights on the GPU. Fails: BadModel, Unsupported, LimitTooSmall, OutOfMemory. */
@@ -211,12 +218,13 @@ export class Model {
     return calls.reduce((sum, call) => sum + this.#weightBytesRead(call), 0);
   }
 
-  #weightBytesRead({ program, weightBytes }: Call): number {
+  #weightBytesRead({ program, weights }: Call): number {
     const { experts, expertsUsed } = this.#config.moe;
     if (program.name === 'embed') return 0; // one row of many
-    return program.name.startsWith('expert') && experts > 0
-      ? (weightBytes * expertsUsed) / experts
-      : weightBytes;
+    return weights.reduce(
+      (sum, t) => sum + (this.#stacks.has(t) ? (t.bytes * expertsUsed) / experts : t.bytes),
+      0,
+    );
   }
 
   /** Logits of rows of the residual stream x [rows, D], as if each came out of the last layer. At most `scoreTokens` rows. */

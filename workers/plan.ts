@@ -25,7 +25,8 @@ export type Tuning = 'gpu' | 'cpu';
  * before its norm, `latentQuery` [T, H, L], `o`; MoE `scores` [T, E] before their sigmoid, `bias` [E], `ids` and `routed`
  * [T, top]; `final` h [T, D] and, in phases that have them, `logits` [T, vocabulary], layer = number of layers.
  * A token that goes through in few calls has no `g`, `beta`, `outGate` and `final`, a KDA layer no `o`; instead, after the
- * layer, `token`: the row that kda_watched leaves, of which `mixed` is the beginning; after the last one those of all KDA layers.
+ * layer, `token`: the row that kda_watched leaves, of which `mixed` is the beginning; after the last one those of all KDA layers,
+ * and `chosen`: the rows of router_own, of which a layer's `ids`, `routed` and `scores` are parts, of all MoE layers.
  */
 export type Site =
   | 'input'
@@ -35,6 +36,7 @@ export type Site =
   | 'o'
   | 'outGate'
   | 'token'
+  | 'chosen'
   | 'query'
   | 'latentRow'
   | 'latentQuery'
@@ -80,6 +82,13 @@ export interface Norm {
   eps: number;
 }
 
+/** How a kernel names what it reads of its first, second and third matrix. */
+const PLACES = [
+  { ending: '', library: (matrix: Library) => matrix },
+  { ending: '_b', library: K.second },
+  { ending: '_c', library: K.third },
+];
+
 /** Rows and tokens of one tile of a matrix product. */
 export const TILE = { TILE_ROWS: 64, TILE_TOKENS: 32 };
 
@@ -88,12 +97,15 @@ export class Plan {
   readonly phase: Phase;
   /** One token at a time: matrix-vector products and the recurrence, instead of matrix products and the chunk form. */
   readonly single: boolean;
+  /** One token in few calls (decode.ts). */
+  readonly few: boolean;
   readonly #gpu: Gpu;
   readonly #step: Tensor;
 
-  constructor(gpu: Gpu, phase: Phase, step: Tensor) {
+  constructor(gpu: Gpu, phase: Phase, step: Tensor, few = false) {
     this.#gpu = gpu;
     this.phase = phase;
+    this.few = few;
     this.single = phase === 'decode' || phase === 'draw';
     this.#step = step;
   }
@@ -181,40 +193,40 @@ export class Plan {
       FOURS: a.rows > 16384 ? 4 : 1,
       EPS: norm.eps,
     };
-    const second = { matrix: b?.matrix ?? a, part: B! };
     this.runMatrices(
       K.project,
       consts,
       { x, w: norm.w, y },
-      { matrix: a, part: A! },
-      second,
+      [
+        { matrix: a, part: A! },
+        { matrix: b?.matrix ?? a, part: B! },
+      ],
       [this.sum],
       this.lanes(a.cols / 8),
     );
   }
 
-  /** Kernels that read two matrices: the second's names end in _b. */
+  /** Kernels that read two or three matrices: the second's names end in _b, the third's in _c. */
   runMatrices<Bind extends string, C extends string>(
     kernel: Kernel<Bind, C>,
     consts: Record<C, number>,
     tensors: Record<Bind, Tensor>,
-    a: { matrix: Matrix; part: MatrixPart },
-    b: { matrix: Matrix; part: MatrixPart },
+    matrices: { matrix: Matrix; part: MatrixPart }[],
     libraries: Library[],
     libraryConsts: Record<string, number>,
   ): void {
-    const weights = {
-      codes: a.part.codes,
-      ...(a.part.scales && { scales: a.part.scales }),
-      codes_b: b.part.codes,
-      ...(b.part.scales && { scales_b: b.part.scales }),
-    };
-    const matrices = [K.matrixOf(a.matrix.type), K.second(K.matrixOf(b.matrix.type))];
-    this.run(kernel, consts, { ...tensors, ...weights }, [...matrices, ...libraries], {
-      COLS: a.matrix.cols,
-      COLS_b: b.matrix.cols,
-      ...libraryConsts,
+    const weights: Record<string, Tensor> = {};
+    const own: Library[] = [];
+    const cols: Record<string, number> = {};
+    matrices.forEach(({ matrix, part }, i) => {
+      const { ending, library } = PLACES[i]!;
+      weights[`codes${ending}`] = part.codes;
+      if (part.scales) weights[`scales${ending}`] = part.scales;
+      own.push(library(K.matrixOf(matrix.type)));
+      cols[`COLS${ending}`] = matrix.cols;
     });
+    const linked = [...own, ...libraries];
+    this.run(kernel, consts, { ...tensors, ...weights }, linked, { ...cols, ...libraryConsts });
   }
 
   /** y[t, j] = W[e] x[t] for each chosen expert e = ids[t, j], or of x[t, j] where every slot has an input of its own. */

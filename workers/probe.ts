@@ -221,20 +221,29 @@ export class Probe {
     const keep = this.historyTap(history, true);
     const ring = { RING, ROW: this.#row };
     const records = this.#records;
-    let ids: Tensor | null = null;
+    const TOP = this.#config.moe.expertsUsed;
+    let chosen: Tensor;
+    let ids: Tensor;
     return (site, layer, tensor, plan) => {
       keep(site, layer, tensor, plan);
+      if (site === 'chosen') chosen = tensor;
       if (site === 'token' && layer === this.#config.layers.length) {
         const [LAYERS, WATCHED] = tensor.shape as [number, number];
         const BLOCKS = Math.ceil(this.sizes.V / COLUMNS);
-        const consts = { LAYERS, ...this.sizes, WATCHED, BLOCKS, ...ring };
-        plan.run(K.probeToken, consts, { watched: tensor, records }, [K.step]);
+        const memories = { LAYERS, ...this.sizes, WATCHED, BLOCKS, ...ring };
+        const choices = {
+          ROUTERS: this.#moe.length,
+          CHOSEN: chosen.shape[1]!,
+          TOP: Math.max(1, TOP), // models without experts compile it, too
+          CHOICES: this.#choices,
+        };
+        const tensors = { watched: tensor, chosen, records };
+        plan.run(K.probeToken, { ...memories, ...choices }, tensors, [K.step]);
       }
       if (site === 'ids') ids = tensor;
-      if (site === 'routed') {
-        const TOP = this.#config.moe.expertsUsed;
+      if (site === 'routed' && !plan.few) {
         const FIRST = this.#choices + this.#moe.indexOf(layer) * 2 * TOP;
-        const tensors = { ids: ids!, weights: tensor, records };
+        const tensors = { ids, weights: tensor, records };
         plan.run(K.probeChoice, { TOP, ...ring, FIRST }, tensors, [K.step]);
       }
       if (site === 'logits') {

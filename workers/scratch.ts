@@ -38,7 +38,21 @@ export function prefillTokensFor(c: ModelConfig, tuning: Tuning): number {
 
 /** f32 from one KDA layer's row of `watched` to the next. */
 export function watchedStride({ heads: H, kda: { keys, values } }: ModelConfig): number {
-  return Math.ceil(K.watchedWords({ H, K: keys, V: values }) / PART_ELEMENTS) * PART_ELEMENTS;
+  return aligned(K.watchedWords({ H, K: keys, V: values }));
+}
+
+/** Words from one MoE layer's row of `chosen` to the next. */
+export function chosenStride({ moe }: ModelConfig): number {
+  return K.CHOSEN.logits + aligned(moe.experts);
+}
+
+/** Where one token's latent row begins in `inputs`, after its queries. */
+export function latentAt({ heads, mla }: ModelConfig): number {
+  return aligned(heads * mla.query);
+}
+
+function aligned(elements: number): number {
+  return Math.ceil(elements / PART_ELEMENTS) * PART_ELEMENTS;
 }
 
 /** A table of changes, see kernels.ts, that changes nothing. */
@@ -58,6 +72,7 @@ export function scratchFor(gpu: Gpu, c: ModelConfig, T: number) {
   const { query, latent: L, sharedKey: R, values: V } = c.mla;
   const slots = T * Math.max(1, c.moe.expertsUsed);
   const ffn = Math.max(c.denseWidth, c.moe.sharedWidth);
+  const routers = c.layers.filter((l) => l.ffn === 'moe').length;
   const recurrent = c.layers.filter((l) => l.kind === 'kda').length;
   const attended = Math.max(SLICES.single, T * SLICES.piece) * H;
   const f32 = (name: string, ...shape: number[]) => gpu.tensor('scratch', name, shape);
@@ -88,10 +103,12 @@ export function scratchFor(gpu: Gpu, c: ModelConfig, T: number) {
     context: f32('context', T, H, L),
     inputs: f32(
       'inputs of one token',
-      Math.max(C + 2 * Math.max(keys, values) + H, 4 + c.moe.experts + 2 * ffn),
+      Math.max(C + 2 * Math.max(keys, values) + H, latentAt(c) + L + R, 2 * c.denseWidth),
     ),
     watched: f32('what a token did', recurrent, watchedStride(c)), // a row per KDA layer, as kda_watched leaves it
     unchanged: gpu.upload('scratch', 'no changes', [1, H, 4], noChanges(H)),
+    chosen: f32('choices of a token', Math.max(1, routers), chosenStride(c)), // u32, a row per MoE layer: see kernels.ts
+    opened: f32('experts act of one token', c.moe.expertsUsed * c.moe.width + c.moe.sharedWidth),
     scores: f32('router scores', T, Math.max(1, c.moe.experts)),
     ids: f32('expert ids', slots), // u32
     list: f32('pairs by expert', Math.max(1, c.moe.experts), T), // u32

@@ -5,6 +5,7 @@
 import { type ModelConfig, splitKvB } from './config.ts';
 import type { GgufFile, TensorEntry } from './gguf.ts';
 import type { Gpu, Tensor } from './gpu.ts';
+import { FEW_EXPERTS } from './kernels.ts';
 import { PalimpsestError } from './protocol.ts';
 import { dequantize, packedRow, repack, rowBytes, type TensorType } from './quant.ts';
 
@@ -242,6 +243,8 @@ export interface DenseWeights extends Ffn {
 export interface MoeWeights {
   kind: 'moe';
   norm: Tensor; // [D]
+  /** norm, and where experts are few router | bias after it: what decode takes at once. */
+  constants: Tensor;
   router: Matrix; // [E, D]
   /** shared gate | shared up in runs of one type. */
   sharedInputs: Matrix[];
@@ -275,7 +278,7 @@ export async function loadWeights(load: WeightLoader, config: ModelConfig): Prom
       ffn:
         layer.ffn === 'dense'
           ? await loadDense(load, `blk.${i}.`)
-          : await loadMoe(load, `blk.${i}.`),
+          : await loadMoe(load, config, `blk.${i}.`),
     });
   }
   return {
@@ -376,7 +379,8 @@ async function loadDense(load: WeightLoader, b: string): Promise<DenseWeights> {
   };
 }
 
-async function loadMoe(load: WeightLoader, b: string): Promise<MoeWeights> {
+async function loadMoe(load: WeightLoader, config: ModelConfig, b: string): Promise<MoeWeights> {
+  const choice = [`${b}ffn_gate_inp.weight`, `${b}exp_probs_b.bias`];
   const { runs, slices } = await load.bundle(
     `${b}ffn_gate_shexp.weight`,
     `${b}ffn_up_shexp.weight`,
@@ -384,6 +388,10 @@ async function loadMoe(load: WeightLoader, b: string): Promise<MoeWeights> {
   return {
     kind: 'moe',
     norm: await load.vector(`${b}ffn_norm.weight`),
+    constants: await load.vector(
+      `${b}ffn_norm.weight`,
+      ...(config.moe.experts <= FEW_EXPERTS ? choice : []),
+    ),
     router: await load.matrix(`${b}ffn_gate_inp.weight`),
     sharedInputs: runs,
     bias: await load.vector(`${b}exp_probs_b.bias`),

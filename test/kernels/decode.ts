@@ -2,9 +2,12 @@
 import type { Library } from '../../workers/gpu.ts';
 import {
   activation,
+  CHOSEN,
   historyWords,
   kdaUnwatched,
+  routerGiven,
   second,
+  third,
   step as stepLibrary,
   watchedWords,
 } from '../../workers/kernels.ts';
@@ -20,7 +23,7 @@ import {
   type KdaSizes,
 } from '../reference/kda.ts';
 import { linear, matrix, rmsNorm, unit, type Reals } from '../reference/layers.ts';
-import { swiglu } from '../reference/moe.ts';
+import { route, swiglu } from '../reference/moe.ts';
 import { rmsF32 } from './kda.ts';
 import { rms, rmsWhereWritten, same, type Sum } from './layers.ts';
 import { type Change, changeTable } from './probes.ts';
@@ -34,12 +37,16 @@ export const PAIRS: [TensorType, TensorType][] = [
   ['Q4_0', 'Q4_0'],
 ];
 
-/** What a kernel of two matrices links and binds for them. */
-function pair(a: Matrix, b: Matrix) {
-  const renamed = Object.entries(b.inputs).map(([name, values]) => [`${name}_b`, values]);
+/** What a kernel of several matrices links and binds for them. */
+function several(...matrices: Matrix[]) {
+  const endings = ['', '_b', '_c'];
+  const libraries = [(l: Library) => l, second, third];
+  const inputs = matrices.map((m, i) =>
+    Object.entries(m.inputs).map(([name, values]) => [name + endings[i], values]),
+  );
   return {
-    libraries: [a.library, second(b.library)],
-    inputs: { ...a.inputs, ...(Object.fromEntries(renamed) as Inputs) },
+    libraries: matrices.map((m, i) => libraries[i]!(m.library)),
+    inputs: Object.fromEntries(inputs.flat()) as Inputs,
   };
 }
 
@@ -90,7 +97,7 @@ export async function checkProject(
   const x = randomValues(3, cols, c.size);
   const w = randomValues(4, cols);
   const before = new Float32Array(Math.max(a.at + a.rows, b.at + b.rows) + 5).fill(NaN);
-  const weights = pair(A, B);
+  const weights = several(A, B);
   const { y } = await dispatch({
     kernel,
     libraries: [...weights.libraries, c.sum.library],
@@ -176,7 +183,7 @@ export async function checkKdaToken(
   const firstTails = randomValues(8, (taps - 1) * C, c.size);
   const firstMemory = randomValues(9, H * K * V, c.size);
 
-  const weights = pair(F, G);
+  const weights = several(F, G);
   const y = new Float32Array(T * H * V);
   const told: Float32Array[] = []; // of each token
   const energy: number[] = []; // of each token and head
@@ -309,10 +316,23 @@ function partsOf({ experts, parts, ids }: ChosenCase) {
 export interface ExpertSwigluCase extends ChosenCase {
   gate: TensorType;
   up: TensorType;
+  shared: TensorType;
   width: number;
+  /** Rows of the shared expert's gate, and of its up. */
+  sharedWidth: number;
   cols: number;
   eps: number;
   size: number;
+  /** null: ids are given. Otherwise the kernel chooses by itself, as many as there are ids; these do not count. */
+  router: { library: Library; scale: number; norm: boolean; grain: number } | null;
+}
+
+/** The choice as the kernels lay it out: ids, from 64 on bits of weights, from 128 on those of logits. */
+function chosenRow(ids: ArrayLike<number>, weights: Float32Array): Uint32Array<ArrayBuffer> {
+  const row = new Uint32Array(CHOSEN.logits + 3);
+  row.set(Array.from(ids));
+  row.set(new Uint32Array(weights.buffer, weights.byteOffset, weights.length), CHOSEN.weights);
+  return row;
 }
 
 /** The worst of all parts; each must leave the slots of the others as they are. */
@@ -320,35 +340,70 @@ export async function checkExpertSwiglu(
   kernel: typeof kernels.expertSwiglu,
   c: ExpertSwigluCase,
 ): Promise<number> {
-  const { width, cols, ids } = c;
+  const { width, sharedWidth, cols, experts, router } = c;
+  const TOP = c.ids.length;
   const x = randomValues(1, cols, c.size);
   const w = randomValues(2, cols);
   const normed = rmsNorm(x, w, c.eps);
-  let act = new Float32Array(ids.length * width).fill(NaN);
+  const C = randomMatrix(c.shared, 3, 2 * sharedWidth, cols);
+  // Equal rows of the router and equal biases make ties.
+  const R = randomMatrix('F32', 4, experts, cols).values.map((value, i, all) =>
+    router?.grain ? all[i % (cols * router.grain)]! : value,
+  );
+  const bias = randomValues(5, experts).map((b, _, all) => (router?.grain ? all[0]! : b));
+  const logits = linear(R, normed, experts, cols);
+  const routing = route(logits, bias, TOP, router?.scale ?? 1);
+  const ids = router ? [...routing.experts] : c.ids;
+  const shares = router?.norm
+    ? routing.weights
+    : Float64Array.from(ids, (e) => (router?.scale ?? 1) * routing.scores[e]!);
+  const constants = Float32Array.from([...w, ...R, ...bias]);
+  let chosen = router
+    ? new Uint32Array(CHOSEN.logits + experts).fill(99)
+    : chosenRow(ids, new Float32Array(TOP));
+  let act = new Float32Array(TOP * width + sharedWidth).fill(NaN);
   let worst = 0;
-  for (const [i, { FIRST, COUNT, slots }] of partsOf(c).entries()) {
+  for (const [i, { FIRST, COUNT, slots }] of partsOf({ ...c, ids }).entries()) {
     const G = randomMatrix(c.gate, 10 + i, COUNT * width, cols);
     const U = randomMatrix(c.up, 20 + i, COUNT * width, cols);
-    const weights = pair(G, U);
+    const weights = several(G, U, C);
+    const { scale: SCALE, norm } = router ?? { scale: 1, norm: true };
     const out = await dispatch({
       kernel,
-      libraries: [...weights.libraries, activation, c.sum.library],
-      consts: { WIDTH: width, FIRST, COUNT, TOP: ids.length, EPS: c.eps },
-      libraryConsts: { COLS: cols, COLS_b: cols, SUM_LANES: c.sum.lanes },
-      inputs: { ...weights.inputs, x, w, ids: Uint32Array.from(ids), act },
+      libraries: [...weights.libraries, activation, c.sum.library, router?.library ?? routerGiven],
+      consts: { WIDTH: width, SHARED: sharedWidth, FIRST, COUNT, TOP, EPS: c.eps },
+      libraryConsts: {
+        ...{ COLS: cols, COLS_b: cols, COLS_c: cols, SUM_LANES: c.sum.lanes },
+        ...(router && { EXPERTS: experts, SCALE, NORM: norm ? 1 : 0 }),
+      },
+      inputs: { ...weights.inputs, x, constants, chosen, act },
       outputs: {},
       tokens: 1,
     });
+    if (router) chosen = new Uint32Array(out.chosen!.buffer);
     const expected = new Float64Array(act.length).fill(NaN);
     for (const j of slots) {
       const of = (m: Matrix) =>
         matrix(slice(m, cols, (ids[j]! - FIRST) * width, width), width, cols);
       expected.set(swiglu({ gate: of(G), up: of(U), down: opened }, normed), j * width);
     }
+    if (FIRST === 0) {
+      const of = (from: number) => matrix(slice(C, cols, from, sharedWidth), sharedWidth, cols);
+      const said = swiglu({ gate: of(0), up: of(sharedWidth), down: opened }, normed);
+      expected.set(said, TOP * width);
+    }
     worst = Math.max(worst, rmsWhereWritten(out.act!, expected, act));
     act = out.act!;
   }
-  return act.some(Number.isNaN) ? Infinity : worst;
+  if (act.some(Number.isNaN)) return Infinity;
+  if (!router) return worst;
+  const said = new Float32Array(chosen.buffer);
+  return Math.max(
+    worst,
+    same(chosen.subarray(0, TOP), ids),
+    rms(said.subarray(CHOSEN.weights, CHOSEN.weights + TOP), shares),
+    rms(said.subarray(CHOSEN.logits, CHOSEN.logits + experts), logits),
+  );
 }
 
 /** In the place of down: leaves silu(gate) up as it is. */
@@ -361,8 +416,6 @@ export interface ExpertDownCase extends ChosenCase {
   cols: number;
   /** Columns of the shared expert. */
   sharedCols: number;
-  /** Numbers before its gate. */
-  sharedFirst: number;
   /** The part that adds it; -1: none does. */
   sharedWith: number;
 }
@@ -372,38 +425,24 @@ export async function checkExpertDown(
   kernel: typeof kernels.expertDown,
   c: ExpertDownCase,
 ): Promise<number> {
-  const { rows, cols, sharedCols, sharedFirst, ids } = c;
-  const weights = randomValues(1, ids.length).map((value) => 0.5 + 0.4 * value);
-  const act = randomValues(2, ids.length * cols);
-  const sharedIn = randomValues(3, sharedFirst + 2 * sharedCols, 3);
+  const { rows, cols, sharedCols, ids } = c;
+  const TOP = ids.length;
+  const weights = randomValues(1, TOP).map((value) => 0.5 + 0.4 * value);
+  const act = randomValues(2, TOP * cols + sharedCols);
   const Db = randomMatrix(c.shared, 4, rows, sharedCols);
-  const shared = swiglu(
-    {
-      gate: () => columns(sharedIn, sharedIn.length, sharedFirst, sharedCols),
-      up: () => columns(sharedIn, sharedIn.length, sharedFirst + sharedCols, sharedCols),
-      down: matrix(Db.values, rows, sharedCols),
-    },
-    sharedIn,
-  );
+  const shared = linear(Db.values, act.subarray(TOP * cols), rows, sharedCols);
   let x = randomValues(5, rows + 5);
   let worst = 0;
   for (const [i, { FIRST, COUNT, slots }] of partsOf(c).entries()) {
     const D = randomMatrix(c.down, 10 + i, COUNT * rows, cols);
-    const matrices = pair(D, Db);
+    const matrices = several(D, Db);
     const SHARED = i === c.sharedWith ? 1 : 0;
     const out = await dispatch({
       kernel,
-      libraries: [...matrices.libraries, activation, c.sum.library],
-      consts: { ROWS: rows, FIRST, COUNT, TOP: ids.length, SHARED, SHARED_FIRST: sharedFirst },
+      libraries: [...matrices.libraries, c.sum.library],
+      consts: { ROWS: rows, FIRST, COUNT, TOP, SHARED },
       libraryConsts: { COLS: cols, COLS_b: sharedCols, SUM_LANES: c.sum.lanes },
-      inputs: {
-        ...matrices.inputs,
-        ids: Uint32Array.from(ids),
-        weights,
-        act,
-        shared_in: sharedIn,
-        x,
-      },
+      inputs: { ...matrices.inputs, chosen: chosenRow(ids, weights), act, x },
       outputs: {},
       tokens: 1,
     });

@@ -7,7 +7,7 @@ import { TREE_64 } from './layers.ts';
 const plain: ExpertDownCase = {
   ...{ experts: 9, parts: [0], ids: [7, 0, 8, 3] },
   ...{ down: 'F32', shared: 'F32', rows: 14, cols: 64 },
-  ...{ sharedCols: 96, sharedFirst: 12, sharedWith: 0, sum: TREE_64 },
+  ...{ sharedCols: 96, sharedWith: 0, sum: TREE_64 },
 };
 
 async function expectClose(c: ExpertDownCase, name: string): Promise<void> {
@@ -46,7 +46,7 @@ test('expert_down: experts in parts, some without a choice, the shared one with 
 
 test('expert_down: a large model’s rows', async () => {
   const ids = [3, 11, 0, 7, 5, 1, 9, 10];
-  const large = { rows: 24, cols: 1024, sharedCols: 1024, sharedFirst: 256 };
+  const large = { rows: 24, cols: 1024, sharedCols: 1024 };
   const c = { ...plain, ...large, experts: 12, ids, parts: [0, 8] };
   await expectClose({ ...c, down: 'Q4_0', shared: 'Q8_0' }, 'Q4_0 and Q8_0');
   await expectClose({ ...c, down: 'Q6_K', shared: 'Q4_K' }, 'Q6_K and Q4_K');

@@ -1,13 +1,13 @@
 import { expect, test } from 'vitest';
-import { expertSwiglu } from '../../workers/kernels.ts';
+import { expertSwiglu, routerOwn } from '../../workers/kernels.ts';
 import { sums } from '../gpu.ts';
 import { checkExpertSwiglu, PAIRS, type ExpertSwigluCase } from './decode.ts';
 import { TREE_64 } from './layers.ts';
 
 const plain: ExpertSwigluCase = {
   ...{ experts: 9, parts: [0], ids: [7, 0, 8, 3] },
-  ...{ gate: 'F32', up: 'F32', width: 10, cols: 96 },
-  ...{ eps: 1e-5, size: 1, sum: TREE_64 },
+  ...{ gate: 'F32', up: 'F32', shared: 'F32', width: 10, sharedWidth: 14, cols: 96 },
+  ...{ eps: 1e-5, size: 1, sum: TREE_64, router: null },
 };
 
 async function expectClose(c: ExpertSwigluCase, name: string): Promise<void> {
@@ -22,8 +22,41 @@ test('expert_swiglu: every sum library and number of lanes', async () => {
   }
 });
 
-test.each(PAIRS)('expert_swiglu: gate in %s, up in %s', async (gate, up) => {
-  await expectClose({ ...plain, gate, up, parts: [0, 4] }, 'both');
+test.each(PAIRS)('expert_swiglu: gate in %s, up in %s, shared in either', async (gate, up) => {
+  await expectClose({ ...plain, gate, up, shared: up, parts: [0, 4] }, 'both');
+  await expectClose({ ...plain, gate, up, shared: gate }, 'both');
+});
+
+test('expert_swiglu: widths of the experts and of the shared one', async () => {
+  for (const [width, sharedWidth] of [
+    [1, 4],
+    [4, 1],
+    [7, 9],
+    [8, 3],
+  ] as const) {
+    await expectClose({ ...plain, width, sharedWidth }, `${width} and ${sharedWidth}`);
+  }
+});
+
+test('expert_swiglu with a router: any number of few experts, every sum library, parts', async () => {
+  const router = { library: routerOwn, scale: 2.5, norm: true, grain: 0 };
+  for (const library of await sums()) {
+    for (const [experts, top, lanes] of [
+      [1, 1, 64],
+      [3, 2, 4],
+      [4, 4, 16],
+      [9, 4, 64],
+      [16, 8, 64],
+    ] as const) {
+      const ids = Array<number>(top).fill(0);
+      const c = { ...plain, experts, ids, router, sum: { library, lanes } };
+      await expectClose(c, `${top} of ${experts}, ${library.name} ${lanes}`);
+      if (experts > 3) await expectClose({ ...c, parts: [0, 3] }, `${experts} in parts`);
+    }
+  }
+  await expectClose({ ...plain, router: { ...router, norm: false } }, 'weights as they are');
+  await expectClose({ ...plain, router: { ...router, grain: 3 } }, 'equals');
+  for (const size of [1e-3, 1e2]) await expectClose({ ...plain, router, size }, `size ${size}`);
 });
 
 test('expert_swiglu: experts in parts, some without a choice', async () => {
@@ -46,5 +79,5 @@ test('expert_swiglu: a large model’s rows', async () => {
   const ids = [3, 11, 0, 7, 5, 1, 9, 10];
   const c = { ...plain, experts: 12, ids, parts: [0, 8], width: 16, cols: 2304 };
   await expectClose({ ...c, gate: 'Q4_0', up: 'Q4_0' }, 'Q4_0');
-  await expectClose({ ...c, gate: 'Q4_K', up: 'Q6_K' }, 'Q4_K and Q6_K');
+  await expectClose({ ...c, gate: 'Q4_K', up: 'Q6_K', shared: 'Q5_K' }, 'Q4_K, Q6_K and Q5_K');
 });

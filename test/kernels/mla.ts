@@ -2,9 +2,17 @@
 import type { Library } from '../../workers/gpu.ts';
 import { cacheF16, cacheF32, mlaMerge, outer, step } from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
+import type { TensorType } from '../../workers/quant.ts';
 import { dispatch, randomValues } from '../gpu.ts';
-import { absorbQueries, attendSlice, latentRows, mergeSlices } from '../reference/mla.ts';
+import {
+  absorbQueries,
+  attendSlice,
+  latentRows,
+  mergeSlices,
+  unfoldValues,
+} from '../reference/mla.ts';
 import { rms, type Sum } from './layers.ts';
+import { randomMatrix } from './matrices.ts';
 
 /** Sizes as in the oracle: heads, own and shared key part, latent. */
 export interface MlaShape {
@@ -177,29 +185,42 @@ export async function checkMlaAttend(
 /** Slices of made-up statistics, far apart in size; those listed in `empty` saw nothing and hold NaN. */
 export async function checkMlaMerge(
   kernel: typeof kernels.mlaMerge,
-  c: { H: number; L: number; T: number; slices: number; empty: number[] },
+  c: SliceCase & { T: number },
 ): Promise<number> {
   const { H, L, T, slices } = c;
+  const { stats, parts, context: expected } = slicesOf(c);
+  const { context } = await dispatch({
+    kernel,
+    libraries: [],
+    consts: { HEADS: H, LATENT: L, SLICES: slices },
+    inputs: { stats, parts },
+    outputs: { context: T * H * L },
+    tokens: T,
+  });
+  return rms(context!, expected);
+}
+
+interface SliceCase {
+  H: number;
+  L: number;
+  slices: number;
+  empty: number[];
+}
+
+/** What mla_attend leaves, made up, and what it comes to: context [T, H, L]. */
+function slicesOf({ H, L, T, slices, empty }: SliceCase & { T: number }) {
   const rows = T * H;
   const tops = randomValues(1, rows * slices, 60);
   const sums = randomValues(2, rows * slices).map((x) => 2 + x);
   const parts = randomValues(3, rows * slices * L);
   const stats = new Float32Array(rows * slices * 2);
   for (let i = 0; i < rows * slices; i++) {
-    const empty = c.empty.includes(i % slices);
-    if (empty) parts.fill(NaN, i * L, (i + 1) * L);
-    stats.set(empty ? [-3.4e38, 0] : [tops[i]!, sums[i]!], 2 * i);
+    const unseen = empty.includes(i % slices);
+    if (unseen) parts.fill(NaN, i * L, (i + 1) * L);
+    stats.set(unseen ? [-3.4e38, 0] : [tops[i]!, sums[i]!], 2 * i);
   }
-  const { context } = await dispatch({
-    kernel,
-    libraries: [],
-    consts: { HEADS: H, LATENT: L, SLICES: slices },
-    inputs: { stats, parts },
-    outputs: { context: rows * L },
-    tokens: T,
-  });
-  const said = Array.from({ length: slices }, (_, s) => s).filter((s) => !c.empty.includes(s));
-  const expected = mergeSlices(
+  const said = Array.from({ length: slices }, (_, s) => s).filter((s) => !empty.includes(s));
+  const context = mergeSlices(
     { T, H, L, K: 0, R: 0, V: 0 },
     said.map((s) => ({
       top: Float64Array.from({ length: rows }, (_, n) => tops[n * slices + s]!),
@@ -210,5 +231,79 @@ export async function checkMlaMerge(
       ),
     })),
   );
-  return rms(context!, expected);
+  return { stats, parts, context };
+}
+
+// -------------------------------------------------------------------------------------------- one token
+
+export interface MlaTokenCase extends MlaShape {
+  format: TensorType;
+  position: number;
+  first: number;
+  segment: number;
+  cache: CacheKind;
+  sum: Sum;
+  eps: number;
+  size: number;
+}
+
+/** Queries in the latent's terms, and the row of the cache; all others as they were. */
+export async function checkMlaToken(
+  kernel: typeof kernels.mlaToken,
+  c: MlaTokenCase,
+): Promise<number> {
+  const { H, K, R, L } = c;
+  const LATENT_AT = 4 * Math.ceil((H * (K + R)) / 4) + 8;
+  const inputs = randomValues(1, LATENT_AT + L + R, c.size);
+  const w = randomValues(2, L);
+  const W = randomMatrix(c.format, 4, H * L, K);
+  const before = rounded(c.cache, randomValues(3, c.segment * (L + R)));
+  const out = await dispatch({
+    kernel,
+    libraries: [W.library, c.sum.library, step, CACHES[c.cache]],
+    consts: {
+      ...{ HEADS: H, LATENT: L, SHARED: R, LATENT_AT, EPS: c.eps },
+      ...{ FIRST: c.first, SEGMENT: c.segment },
+    },
+    libraryConsts: { COLS: K, SUM_LANES: c.sum.lanes },
+    inputs: { ...W.inputs, inputs, w, cache: pack(c.cache, before) },
+    outputs: { qa: H * L },
+    tokens: 1,
+    position: c.position,
+  });
+  const sizes = { T: 1, H, K, R, L, V: 0 };
+  const queries = absorbQueries(sizes, inputs.subarray(0, H * (K + R)), W.values);
+  const wanted = queries.filter((_, i) => i % (L + R) < L);
+  const expected = Float64Array.from(before);
+  const row = c.position - c.first;
+  if (row >= 0 && row < c.segment) {
+    expected.set(latentRows(inputs.subarray(LATENT_AT), w, R, c.eps), row * (L + R));
+  }
+  return Math.max(rms(out.qa!, wanted), rms(unpack(c.cache, out.cache!), expected));
+}
+
+export interface MlaValueCase extends SliceCase {
+  V: number;
+  group: number;
+  format: TensorType;
+  sum: Sum;
+}
+
+export async function checkMlaValue(
+  kernel: typeof kernels.mlaValue,
+  c: MlaValueCase,
+): Promise<number> {
+  const { H, L, V, slices: SLICES } = c;
+  const { stats, parts, context } = slicesOf({ ...c, T: 1 });
+  const W = randomMatrix(c.format, 4, H * V, L);
+  const { o } = await dispatch({
+    kernel,
+    libraries: [W.library, c.sum.library],
+    consts: { HEADS: H, VALUES: V, SLICES, GROUP: c.group },
+    libraryConsts: { COLS: L, SUM_LANES: c.sum.lanes },
+    inputs: { ...W.inputs, stats, parts },
+    outputs: { o: H * V },
+    tokens: 1,
+  });
+  return rms(o!, unfoldValues({ T: 1, H, L, V, K: 0, R: 0 }, context, W.values));
 }

@@ -4,6 +4,7 @@
  */
 import {
   best,
+  CHOSEN,
   historyWords,
   PROBE_SUMS,
   probeWords,
@@ -150,15 +151,20 @@ export async function checkProbeToken(
   const WATCHED = watchedWords({ H, K, V }) + 7;
   const per = probeWords(V);
   const BLOCKS = Math.ceil(V / 32);
-  const ROW = LAYERS * H * per + 5;
+  const [ROUTERS, TOP, STRIDE, CHOICES] = [3, 5, CHOSEN.logits + 8, LAYERS * H * per + 2];
+  const ROW = CHOICES + ROUTERS * 2 * TOP + 3;
   const watched = randomValues(3, LAYERS * WATCHED).map((x) => Math.round(20 * x) + 0.5); // with equals
-  const records = new Float32Array(RING * ROW).fill(-7);
+  const chosen = Uint32Array.from({ length: ROUTERS * STRIDE }, (_, i) => 3 * i + 1);
+  const records = new Uint32Array(RING * ROW).fill(7);
   const position = RING + 3;
   const out = await dispatch({
     kernel,
     libraries: [step],
-    consts: { LAYERS, H, K, V, WATCHED, BLOCKS, RING, ROW },
-    inputs: { watched, records },
+    consts: {
+      ...{ LAYERS, H, K, V, WATCHED, BLOCKS, RING, ROW },
+      ...{ ROUTERS, CHOSEN: STRIDE, TOP, CHOICES },
+    },
+    inputs: { watched, chosen, records },
     outputs: {},
     tokens: 1,
     position,
@@ -172,10 +178,16 @@ export async function checkProbeToken(
       const record = new Float32Array(per);
       record.set(from(beta + H + PROBE_SUMS * h, PROBE_SUMS));
       record.set([from(beta + h, 1)[0]!, g[(K - 1) >> 1]!, g[K >> 1]!], PROBE_SUMS * BLOCKS);
-      records.set(record, (position % RING) * ROW + (layer * H + h) * per);
+      records.set(new Uint32Array(record.buffer), (position % RING) * ROW + (layer * H + h) * per);
     }
   }
-  return same(out.records!, records);
+  for (let n = 0; n < ROUTERS; n++) {
+    const part = (from: number) => chosen.subarray(n * STRIDE + from, n * STRIDE + from + TOP);
+    const at = (position % RING) * ROW + CHOICES + n * 2 * TOP;
+    records.set(part(0), at);
+    records.set(part(CHOSEN.weights), at + TOP);
+  }
+  return same(new Uint32Array(out.records!.buffer), records);
 }
 
 /** A row lands where its position says, in the segment that holds it; another is left. 0 or Infinity. */

@@ -1,5 +1,12 @@
 /** Known bugs of the kernels that only one token takes. */
-import { expertDown, expertSwiglu, kdaToken, kdaWatched, project } from '../../workers/kernels.ts';
+import {
+  expertDown,
+  expertSwiglu,
+  kdaToken,
+  kdaWatched,
+  project,
+  routerOwn,
+} from '../../workers/kernels.ts';
 import {
   checkExpertDown,
   checkExpertSwiglu,
@@ -29,12 +36,13 @@ const short = { ...token, size: 1e-2 };
 const chosen = { experts: 9, parts: [0, 4], ids: [7, 0, 8, 3], sum: TREE_64 };
 const open: ExpertSwigluCase = {
   ...chosen,
-  ...{ gate: 'F32', up: 'Q4_0', width: 10, cols: 96, eps: 1e-5, size: 1e-2 },
+  ...{ gate: 'F32', up: 'Q4_0', shared: 'Q8_0', width: 10, sharedWidth: 14, cols: 96 },
+  ...{ eps: 1e-5, size: 1e-2, router: null },
 };
 const down: ExpertDownCase = {
   ...chosen,
   ...{ down: 'F32', shared: 'Q4_0', rows: 14, cols: 64 },
-  ...{ sharedCols: 96, sharedFirst: 12, sharedWith: 0 },
+  ...{ sharedCols: 96, sharedWith: 0 },
 };
 
 const projected = (why: string, find: string, replace: string) =>
@@ -52,6 +60,13 @@ const told = (why: string, find: string, replace: string) =>
   );
 const opened = (why: string, find: string, replace: string) =>
   mutant(expertSwiglu, why, find, replace, (k) => checkExpertSwiglu(k, open));
+const routed = (why: string, find: string, replace: string, grain = 0) =>
+  libraryMutant(routerOwn, why, find, replace, (library) =>
+    checkExpertSwiglu(expertSwiglu, {
+      ...open,
+      router: { library, scale: 2.5, norm: true, grain },
+    }),
+  );
 const closed = (why: string, find: string, replace: string) =>
   mutant(expertDown, why, find, replace, (k) => checkExpertDown(k, down));
 
@@ -114,30 +129,38 @@ export const decodeMutants: Mutant[] = [
   ),
   told('energy of one lane', 'workgroup_sum(vec4f(energy), lane).x', 'energy'),
 
-  opened('sigmoid for silu', 'silu(total', 'sigmoid(total'),
+  opened('sigmoid for silu', 'silu(gates', 'sigmoid(gates'),
   opened(
     'gate and up exchanged',
-    'silu(total[lane.index]) * total[lane.index + 2u]',
-    'silu(total[lane.index + 2u]) * total[lane.index]',
+    'silu(gates[lane.index]) * ups[lane.index]',
+    'silu(ups[lane.index]) * gates[lane.index]',
   ),
   opened('eps outside the root', '/ f32(COLS) + EPS)', '/ f32(COLS)) * (1.0 - EPS)'),
-  opened('the norm’s weight left out for one matrix', ' * w[quad_b(b, 0u)]', ''),
-  opened('the best expert for every slot', 'ids[group.y]', 'ids[0]'),
+  opened('the norm’s weight left out for one matrix', ' * constants[quad_b(b, 0u)]', ''),
+  opened('the best expert for every slot', 'choose(slot, ', 'choose(0u, '),
+  opened('the shared gate for its up', 'block_c(SHARED + min', 'block_c(min'),
+  opened('the shared expert over a slot', 'act[slot * WIDTH', 'act[slot % TOP * WIDTH'),
+  opened('rows past the last written over what follows', '&& row + lane.index <= last', ''),
   opened('a part of the experts read as all', ' - FIRST;', ';'),
   opened('experts of other parts taken for these', 'expert >= COUNT', 'false'),
 
-  closed('experts unweighted', 'weights[slot] * act', 'act'),
-  closed('the best expert’s weight for all', 'weights[slot]', 'weights[0]'),
+  routed('biased weights', 'scores[e], ranks[e] < TOP', 'biased[e], ranks[e] < TOP'),
+  routed('chosen without the bias', 'biased[other] > biased[e]', 'scores[other] > scores[e]'),
+  routed('the higher index first among equals', '&& other < e', '&& other > e', 3),
+  routed('scores of all experts in the sum', 'scores[e], ranks[e] < TOP', 'scores[e], true'),
+  routed('the factor left out', 'SCALE * scores', 'scores'),
+  routed('softmax’s exponential for sigmoid', '= sigmoid(scale', '= exp(scale'),
+  routed('the input not normalised', 'sigmoid(scale * sums', 'sigmoid(sums'),
+  routed('the norm’s weight left out', 'let h = x[i] * constants[i];', 'let h = x[i];'),
+  routed('the best expert for every slot', 'ranks[e] == slot', 'ranks[e] == 0u'),
+
+  closed('experts unweighted', 'weight * act', 'act'),
+  closed('the best expert’s weight for all', 'chosen[64u + slot]', 'chosen[64u]'),
   closed('the best expert’s input for all', 'slot * (COLS / 4u)', '0u'),
   closed('a part of the experts read as all', ' - FIRST;', ';'),
   closed('the shared expert with every part', 'SHARED == 1u', 'true'),
   closed('the shared expert forgotten', 'SHARED == 1u', 'false'),
-  closed('sigmoid for silu in the shared expert', 'return g * vec4f', 'return vec4f'),
-  closed(
-    'router logits taken for the shared gate',
-    'shared_in[SHARED_FIRST / 4u + i]',
-    'shared_in[i]',
-  ),
+  closed('a slot’s input for the shared expert’s', 'TOP * (COLS / 4u) + quad_b', 'quad_b'),
   closed('x overwritten', '+= total[', '= total['),
   closed('rows past the last written', '&& row + lane.index < ROWS', ''),
 ];

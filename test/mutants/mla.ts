@@ -1,12 +1,16 @@
 /** Known bugs of latent attention. */
-import { mlaAppend, mlaAttend, mlaMerge } from '../../workers/kernels.ts';
+import { mlaAppend, mlaAttend, mlaMerge, mlaToken, mlaValue } from '../../workers/kernels.ts';
 import { TREE_64 } from '../kernels/layers.ts';
 import {
   checkMlaAppend,
   checkMlaAttend,
   checkMlaMerge,
+  checkMlaToken,
+  checkMlaValue,
   type AppendCase,
   type AttendCase,
+  type MlaTokenCase,
+  type MlaValueCase,
 } from '../kernels/mla.ts';
 import { mutant, type Mutant } from './mutant.ts';
 
@@ -36,6 +40,17 @@ const attended: AttendCase = {
   size: 3,
 };
 const slices = { H: 2, L: 64, T: 3, slices: 5, empty: [1] };
+const one: MlaTokenCase = {
+  ...{ H: 3, K: 32, R: 16, L: 64, format: 'Q8_0' },
+  ...{ position: 12, first: 8, segment: 9, cache: 'f32', sum: TREE_64, eps: 1e-5, size: 1e-2 },
+};
+const values: MlaValueCase = {
+  ...{ H: 3, L: 64, V: 30, slices: 5, empty: [1], group: 16, format: 'F32', sum: TREE_64 },
+};
+const token = (why: string, find: string, replace: string) =>
+  mutant(mlaToken, why, find, replace, (k) => checkMlaToken(k, one));
+const value = (why: string, find: string, replace: string) =>
+  mutant(mlaValue, why, find, replace, (k) => checkMlaValue(k, values));
 const attend = (why: string, find: string, replace: string, c: Partial<AttendCase> = {}) =>
   mutant(mlaAttend, why, find, replace, (k) => checkMlaAttend(k, { ...attended, ...c }));
 
@@ -63,6 +78,21 @@ export const mlaMutants: Mutant[] = [
   attend("the head's own key part for the shared one", '+ NOPE / 4u', ''),
   attend('the shared part of the score unscaled', 'SCALE * q[', 'q['),
   attend('each segment on its own', 'FIRST == 0u ||', 'true ||', { segment: 64 }),
+  token('one head’s keys for all', 'block(head * LATENT + row', 'block(row'),
+  token('queries without their shared part', '((COLS + SHARED) / 4u)', '(COLS / 4u)'),
+  token('the row written from the beginning', 'step.position - FIRST', 'step.position'),
+  token(
+    'eps outside the root',
+    'inverseSqrt(total / f32(LATENT) + EPS)',
+    'inverseSqrt(total / f32(LATENT))',
+  ),
+  token('the shared key normalised, too', 'if (i < LATENT / 4u)', 'if (true)'),
+  token('queries for the latent row', 'LATENT_AT / 4u + i', 'i'),
+  value('slices added as they are', 'exp(slice.x - top)', '1.0'),
+  value('the part of a slice that saw nothing', 'slice.y != 0.0', 'true'),
+  value('one head’s values for all', 'block(head * VALUES + min', 'block(min'),
+  value('groups but the first left out', '(group.x + 1u) * GROUP, VALUES', 'GROUP, VALUES'),
+  value('slices not divided by their sum', 'acc / sum', 'acc'),
   mutant(mlaMerge, 'slices added as they are', 'exp(slice.x - top)', '1.0', (k) =>
     checkMlaMerge(k, slices),
   ),

@@ -10,6 +10,7 @@ import { openGguf, type ByteSource } from '../../workers/gguf.ts';
 import { FLOOR, Gpu } from '../../workers/gpu.ts';
 import * as K from '../../workers/kernels.ts';
 import { Model } from '../../workers/model.ts';
+import { History, Probe } from '../../workers/probe.ts';
 import type * as Quant from '../../workers/quant.ts';
 import { State } from '../../workers/state.ts';
 import { shapesOnlyGpu } from '../shapesOnly.ts';
@@ -51,7 +52,19 @@ test.each(variants)(
     expect(state.contextLimit).toBe(contextTokens);
     await gpu.guard('all of the context', async () => {
       state.reserve(contextTokens);
-      await model.attach(state, { tap: null, changes: null });
+      const probe = new Probe(gpu, config, state);
+      const { heads: H, kda } = config;
+      const layer = config.layers.findIndex((l) => l.kind === 'kda');
+      const history = new History(gpu, { H, K: kda.keys, V: kda.values }, layer, contextTokens);
+      history.reserve(1);
+      const changes = gpu.tensor('scratch', 'changes', [2, H, 4]);
+      for (const visitors of [
+        { tap: probe.recordTap(history), changes: () => changes },
+        { tap: null, changes: null },
+      ]) {
+        await model.attach(state, visitors);
+        model.repeatStep(0, contextTokens - 1);
+      }
     });
     expect(programs.length).toBeGreaterThan(25);
 

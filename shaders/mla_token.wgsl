@@ -1,0 +1,65 @@
+// mla_token: what one token asks of the latent cache, and its own row there.
+//
+//   qa[h, r] = sum_c W[h, r, c] q[h, c]        c < NOPE = COLS: queries in the latent's terms
+//   row(position) = [ c[..LATENT] (mean c[..LATENT]^2 + EPS)^-1/2 w | c[LATENT..] ]
+//
+// Shapes  inputs [q [HEADS, NOPE + SHARED] | from LATENT_AT: c [LATENT + SHARED]]   w [LATENT]   qa [HEADS, LATENT]
+//         W [HEADS LATENT, NOPE] in any matrix_* format
+//         cache [SEGMENT, LATENT + SHARED] words of cache_*, positions FIRST .. FIRST + SEGMENT - 1
+// Grid    (LATENT / 4 HEADS + 1): four rows of a head each; the last workgroup appends, if the segment has the position
+// Links   matrix_*, sum_{tree,subgroup}, step, cache_{f32,f16}
+// Oracle  test/reference/mla.ts absorbQueries, latentRows
+const HEADS = 32u;
+const LATENT = 512u;
+const SHARED = 64u;
+const LATENT_AT = 6144u;
+const EPS = 0.00001;
+const FIRST = 0u;
+const SEGMENT = 4096u;
+const WIDTH = (LATENT + SHARED) / 4u;
+const GROUPS = (LATENT + 3u) / 4u; // of a head
+@group(0) @binding(0) var<storage, read> inputs: array<vec4f>;
+@group(0) @binding(1) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> qa: array<f32>;
+@group(0) @binding(3) var<storage, read_write> cache: array<CacheWord>;
+@compute @workgroup_size(SUM_LANES)
+fn mla_token(@builtin(workgroup_id) group: vec3u, lane: Lane) {
+  let head = group.x / GROUPS;
+  if (head < HEADS) {
+    let row = 4u * (group.x % GROUPS);
+    let rows = min(LATENT - row, 4u); // the last group may have fewer; it repeats its last row
+    let first = head * ((COLS + SHARED) / 4u);
+    var acc = vec4f();
+    for (var b = lane.index; b < COLS / BLOCK; b += SUM_LANES) {
+      let x0 = inputs[first + quad(b, 0u)];
+      let x1 = inputs[first + quad(b, 1u)];
+      for (var r = 0u; r < 4u; r++) {
+        let k = block(head * LATENT + row + min(r, rows - 1u), b);
+        acc[r] += dot(k[0], x0) + dot(k[1], x1);
+      }
+    }
+    let total = workgroup_sum(acc, lane);
+    if (lane.index < rows) {
+      qa[head * LATENT + row + lane.index] = total[lane.index];
+    }
+    return;
+  }
+  let row = step.position - FIRST; // wraps around for a token before this segment
+  if (row >= SEGMENT) {
+    return;
+  }
+  var squares = vec4f();
+  for (var i = lane.index; i < LATENT / 4u; i += SUM_LANES) {
+    let v = inputs[LATENT_AT / 4u + i];
+    squares += v * v;
+  }
+  let total = dot(workgroup_sum(squares, lane), vec4f(1.0));
+  let scale = inverseSqrt(total / f32(LATENT) + EPS);
+  for (var i = lane.index; i < WIDTH; i += SUM_LANES) {
+    var v = inputs[LATENT_AT / 4u + i];
+    if (i < LATENT / 4u) {
+      v *= scale * w[i];
+    }
+    cache[row * WIDTH + i] = cache_store(v);
+  }
+}
