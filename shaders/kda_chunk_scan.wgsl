@@ -7,19 +7,21 @@
 // Grid    (V / COLUMNS, H): columns never meet, so V is cut freely; chunks follow one another
 // Links   outer, step
 // Oracle  test/reference/kda.ts chunk
-// The one part of the chain that cannot run side by side, so it does the least: two products a chunk. A lane owns four rows by
-// four columns (vec4s of V) in registers; the first half of the lanes makes u, the second o, both have rows of S. The second
-// factor passes through `right` in workgroup memory; the first comes from the arrays as it is, STRIDE vec4s on their way at once.
+// The one part of the chain that cannot run side by side, so it is arranged for latency. A product [rows, n] times [n, COLUMNS] is
+// made in tiles of four rows by four columns (vec4s of V), and the n terms of a tile are shared out among several lanes, whose
+// sums meet in workgroup memory. First and second factor: from the arrays as it is, and through `right` in workgroup memory.
 const H = 32u;
 const K = 128u;
 const V = 128u;
-const COLUMNS = 16u; // 4, 8 or 16
+const COLUMNS = 8u; // 4 or 8; 16 where K is 128 at most
 const C = 64u;
 const QUADS = C / 4u; // of rows
 const FOURS = COLUMNS / 4u; // of columns
-const LANES = 2u * QUADS * FOURS;
-const OWN = (K + 2u * C - 1u) / (2u * C); // quads of S's rows that a lane keeps, 2 QUADS apart
-const STRIDE = 4u + 4u * u32(K % 8u == 0u);
+const LANES = 256u;
+const TILES = 2u * QUADS * FOURS; // those of u, then those of o
+const PARTS = LANES / TILES; // lanes that share a tile
+const S_TILES = K / 4u * FOURS; // of the memory, at most LANES
+const S_PARTS = select(select(select(1u, 2u, S_TILES <= 128u), 4u, S_TILES <= 64u), 8u, S_TILES <= 32u);
 @group(0) @binding(0) var<storage, read> W: array<vec4f>;
 @group(0) @binding(1) var<storage, read> from_start: array<vec4f>;
 @group(0) @binding(2) var<storage, read> to_end: array<vec4f>;
@@ -28,6 +30,7 @@ const STRIDE = 4u + 4u * u32(K % 8u == 0u);
 @group(0) @binding(5) var<storage, read_write> S: array<vec4f>;
 @group(0) @binding(6) var<storage, read_write> o: array<vec4f>;
 var<workgroup> right: array<vec4f, max(K, C) * FOURS>; // [row, four columns]: S, then u
+var<workgroup> sums: array<mat4x4f, LANES / 2u>;
 
 fn keep(row: u32, four: u32, tile: mat4x4f) {
   right[row * FOURS + four] = tile[0];
@@ -35,92 +38,111 @@ fn keep(row: u32, four: u32, tile: mat4x4f) {
   right[(row + 2u) * FOURS + four] = tile[2];
   right[(row + 3u) * FOURS + four] = tile[3];
 }
+// Terms 4 i .. 4 i + 3 of a tile: columns of the first factor, each four rows.
+fn add_four(sum: mat4x4f, i: u32, four: u32, l0: vec4f, l1: vec4f, l2: vec4f, l3: vec4f) -> mat4x4f {
+  let at = 4u * i * FOURS + four;
+  let two = add_outer(add_outer(sum, right[at], l0), right[at + FOURS], l1);
+  return add_outer(add_outer(two, right[at + 2u * FOURS], l2), right[at + 3u * FOURS], l3);
+}
+// The sum over all parts of a tile, in its part 0.
+fn gather(own: mat4x4f, tile: u32, part: u32, tiles: u32, parts: u32) -> mat4x4f {
+  var sum = own;
+  for (var half = parts / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (part >= half && part < 2u * half) {
+      sums[(part - half) * tiles + tile] = sum;
+    }
+    workgroupBarrier();
+    if (part < half) {
+      sum = sum + sums[part * tiles + tile];
+    }
+  }
+  return sum;
+}
+// Row t of W S or of (G q) S has arrived: what the row writes. Rows past the last token write nothing.
+fn pass_row(t: u32, h: u32, e: u32, writes: bool, row: vec4f) -> vec4f {
+  if (t >= step.tokens || e >= V / 4u) {
+    return vec4f();
+  }
+  let at = (t * H + h) * (V / 4u) + e;
+  if (!writes) {
+    o[at] = row;
+    return vec4f();
+  }
+  u[at] -= row;
+  return u[at];
+}
 
 @compute @workgroup_size(LANES)
 fn kda_chunk_scan(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let h = group.y;
-  let four = lane % FOURS;
-  let quad = lane / FOURS; // of u | o, and of S's rows
+  let tile = lane % TILES;
+  let part = lane / TILES;
+  let four = tile % FOURS;
+  let quad = tile / FOURS; // of u's rows, then of o's
   let writes = quad < QUADS;
-  let inside = group.x * FOURS + four < V / 4u;
-  let e = min(group.x * FOURS + four, V / 4u - 1u); // lanes past V repeat its last columns and write nothing
+  let e = group.x * FOURS + four;
+  let s_tile = lane % S_TILES;
+  let s_part = lane / S_TILES;
+  let s_four = s_tile % FOURS;
+  let s_quad = s_tile / FOURS;
+  let s_first = (h * K + 4u * s_quad) * (V / 4u) + group.x * FOURS + s_four;
+  let owns = s_part == 0u && group.x * FOURS + s_four < V / 4u; // lanes past V carry zeros
 
-  var memory: array<mat4x4f, OWN>; // [row] of four columns
-  for (var n = 0u; n < OWN; n++) {
-    for (var r = 0u; r < 4u; r++) {
-      let d = min(4u * (quad + n * 2u * QUADS) + r, K - 1u);
-      memory[n][r] = S[(h * K + d) * (V / 4u) + e];
-    }
+  var memory = mat4x4f(); // [row] of four columns
+  if (owns) {
+    memory = mat4x4f(S[s_first], S[s_first + V / 4u], S[s_first + 2u * (V / 4u)], S[s_first + 3u * (V / 4u)]);
   }
   for (var chunk = 0u; chunk * C < step.tokens; chunk++) {
     let matrix = chunk * H + h;
-    let first = chunk * C + 4u * (quad % QUADS); // token of the lane's first row
-    var rows = mat4x4f(); // U, then u; or o
-    for (var r = 0u; r < 4u; r++) {
-      if (writes && first + r < step.tokens) {
-        rows[r] = u[((first + r) * H + h) * (V / 4u) + e];
+    workgroupBarrier();
+    if (s_part == 0u) {
+      keep(4u * s_quad, s_four, memory);
+    }
+    workgroupBarrier();
+    var rows = mat4x4f(); // of W S or (G q) S
+    for (var i = part; i < K / 4u; i += PARTS) {
+      let channel = matrix * K + 4u * i;
+      if (writes) {
+        let at = channel * QUADS + quad;
+        rows = add_four(rows, i, four, W[at], W[at + QUADS], W[at + 2u * QUADS], W[at + 3u * QUADS]);
+      } else {
+        let at = channel * 2u * QUADS + quad;
+        rows = add_four(
+          rows, i, four,
+          from_start[at], from_start[at + 2u * QUADS], from_start[at + 4u * QUADS], from_start[at + 6u * QUADS],
+        );
+      }
+    }
+    rows = gather(rows, tile, part, TILES, PARTS);
+    if (part == 0u) {
+      let t = chunk * C + 4u * (quad % QUADS); // token of the first row
+      let written = mat4x4f(
+        pass_row(t, h, e, writes, rows[0]), pass_row(t + 1u, h, e, writes, rows[1]),
+        pass_row(t + 2u, h, e, writes, rows[2]), pass_row(t + 3u, h, e, writes, rows[3]),
+      );
+      if (writes) {
+        keep(4u * quad, four, written);
       }
     }
     workgroupBarrier();
-    for (var n = 0u; n < OWN; n++) {
-      let d = 4u * (quad + n * 2u * QUADS);
-      if (d < K) {
-        keep(d, four, memory[n]);
+    var news = mat4x4f();
+    if (s_part < S_PARTS) {
+      for (var i = s_part; i < QUADS; i += S_PARTS) {
+        let at = (matrix * C + 4u * i) * (K / 4u) + s_quad;
+        news = add_four(news, i, s_four, to_end[at], to_end[at + K / 4u], to_end[at + 2u * (K / 4u)], to_end[at + 3u * (K / 4u)]);
       }
     }
-    workgroupBarrier();
-    for (var d0 = 0u; d0 < K; d0 += STRIDE) {
-      var left: array<vec4f, STRIDE>;
-      for (var d = 0u; d < STRIDE; d++) {
-        let channel = matrix * K + d0 + d;
-        if (writes) {
-          left[d] = -W[channel * QUADS + quad];
-        } else {
-          left[d] = from_start[channel * 2u * QUADS + quad];
-        }
-      }
-      for (var d = 0u; d < STRIDE; d++) {
-        rows = add_outer(rows, right[(d0 + d) * FOURS + four], left[d]);
-      }
-    }
-    workgroupBarrier();
-    if (writes) {
-      keep(4u * quad, four, rows);
-    }
-    for (var r = 0u; r < 4u; r++) {
-      if (inside && first + r < step.tokens) {
-        let at = ((first + r) * H + h) * (V / 4u) + e;
-        if (writes) {
-          u[at] = rows[r];
-        } else {
-          o[at] = rows[r];
-        }
-      }
-    }
-    workgroupBarrier();
-    for (var n = 0u; n < OWN; n++) {
-      let d = min(quad + n * 2u * QUADS, K / 4u - 1u); // vec4 of channels
-      let decay = whole[matrix * (K / 4u) + d];
-      for (var r = 0u; r < 4u; r++) {
-        memory[n][r] *= decay[r];
-      }
-      for (var i0 = 0u; i0 < C; i0 += STRIDE) {
-        var left: array<vec4f, STRIDE>;
-        for (var i = 0u; i < STRIDE; i++) {
-          left[i] = to_end[(matrix * C + i0 + i) * (K / 4u) + d];
-        }
-        for (var i = 0u; i < STRIDE; i++) {
-          memory[n] = add_outer(memory[n], right[(i0 + i) * FOURS + four], left[i]);
-        }
-      }
+    news = gather(news, s_tile, s_part, S_TILES, S_PARTS);
+    if (s_part == 0u) {
+      let decay = whole[matrix * (K / 4u) + s_quad];
+      memory = news + mat4x4f(memory[0] * decay.x, memory[1] * decay.y, memory[2] * decay.z, memory[3] * decay.w);
     }
   }
-  for (var n = 0u; n < OWN; n++) {
-    for (var r = 0u; r < 4u; r++) {
-      let d = 4u * (quad + n * 2u * QUADS) + r;
-      if (d < K && inside) {
-        S[(h * K + d) * (V / 4u) + e] = memory[n][r];
-      }
-    }
+  if (owns) {
+    S[s_first] = memory[0];
+    S[s_first + V / 4u] = memory[1];
+    S[s_first + 2u * (V / 4u)] = memory[2];
+    S[s_first + 3u * (V / 4u)] = memory[3];
   }
 }

@@ -167,15 +167,23 @@ export const kdaMutants: Mutant[] = [
   mutant(
     kdaChunkScan,
     'V-first memory',
-    '(h * K + d) * (V / 4u) + e',
-    '(h * (V / 4u) + e) * K + d',
+    '(h * K + 4u * s_quad) * (V / 4u) + group.x * FOURS + s_four',
+    '(h * (V / 4u) + group.x * FOURS + s_four) * K + 4u * s_quad',
     (scan) => checkKdaChunkRest({ ...rest, scan }, chunks),
   ),
-  mutant(kdaChunkScan, 'the memory not decayed', 'memory[n][r] *= decay[r];', '', (scan) =>
-    checkKdaChunkRest({ ...rest, scan }, chunks),
+  mutant(
+    kdaChunkScan,
+    'the memory not decayed',
+    'let decay = whole[matrix * (K / 4u) + s_quad];',
+    'let decay = vec4f(1.0);',
+    (scan) => checkKdaChunkRest({ ...rest, scan }, chunks),
   ),
-  mutant(kdaChunkScan, 'written whole, not against what is held', '= -W[', '= 0.0 * W[', (scan) =>
-    checkKdaChunkRest({ ...rest, scan }, chunks),
+  mutant(
+    kdaChunkScan,
+    'written whole, not against what is held',
+    'u[at] - rows[r]',
+    'u[at]',
+    (scan) => checkKdaChunkRest({ ...rest, scan }, chunks),
   ),
   mutant(
     kdaChunkRead,
