@@ -15,6 +15,12 @@ const FOURS = 16u; // of columns
 @group(0) @binding(1) var<storage, read> u: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> o: array<vec4f>;
 
+fn add_row(t: u32, h: u32, e: u32, row: vec4f) {
+  if (t < step.tokens) {
+    o[(t * H + h) * (V / 4u) + e] += row;
+  }
+}
+
 @compute @workgroup_size(256)
 fn kda_chunk_read(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let h = group.y;
@@ -29,10 +35,9 @@ fn kda_chunk_read(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
   for (var j = 0u; j < min(4u * quad + 4u, step.tokens - start); j++) {
     rows = add_outer(rows, u[((start + j) * H + h) * (V / 4u) + e], Aqk[(matrix * C + j) * QUADS + quad]);
   }
-  for (var r = 0u; r < 4u; r++) {
-    let t = start + 4u * quad + r;
-    if (t < step.tokens) {
-      o[(t * H + h) * (V / 4u) + e] += rows[r];
-    }
-  }
+  let t = start + 4u * quad;
+  add_row(t, h, e, rows[0]);
+  add_row(t + 1u, h, e, rows[1]);
+  add_row(t + 2u, h, e, rows[2]);
+  add_row(t + 3u, h, e, rows[3]);
 }

@@ -19,6 +19,12 @@ const K_GROUPS = (K / 4u + FOURS - 1u) / FOURS;
 @group(0) @binding(3) var<storage, read_write> u: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> W: array<vec4f>;
 
+fn keep_row(t: u32, h: u32, e: u32, row: vec4f) {
+  if (t < step.tokens) {
+    u[(t * H + h) * (V / 4u) + e] = row;
+  }
+}
+
 @compute @workgroup_size(256)
 fn kda_chunk_write(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let h = group.y;
@@ -38,9 +44,11 @@ fn kda_chunk_write(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
         let m = mat4x4f(M[at], M[at + QUADS], M[at + 2u * QUADS], M[at + 3u * QUADS]);
         w = mat4x4f(w[0] + m * k[0], w[1] + m * k[1], w[2] + m * k[2], w[3] + m * k[3]);
       }
-      for (var c = 0u; c < 4u; c++) {
-        W[(matrix * K + d + c) * QUADS + quad] = w[c];
-      }
+      let at = (matrix * K + d) * QUADS + quad;
+      W[at] = w[0];
+      W[at + QUADS] = w[1];
+      W[at + 2u * QUADS] = w[2];
+      W[at + 3u * QUADS] = w[3];
     }
     return;
   }
@@ -52,11 +60,10 @@ fn kda_chunk_write(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
       let v = mixed[((start + j) * (2u * H * K + H * V) + 2u * H * K + h * V) / 4u + e];
       rows = add_outer(rows, v, M[(matrix * C + j) * QUADS + quad]);
     }
-    for (var r = 0u; r < 4u; r++) {
-      let t = start + 4u * quad + r;
-      if (t < step.tokens) {
-        u[(t * H + h) * (V / 4u) + e] = rows[r];
-      }
-    }
+    let t = start + 4u * quad;
+    keep_row(t, h, e, rows[0]);
+    keep_row(t + 1u, h, e, rows[1]);
+    keep_row(t + 2u, h, e, rows[2]);
+    keep_row(t + 3u, h, e, rows[3]);
   }
 }

@@ -12,7 +12,8 @@
 // Oracle  test/reference/mla.ts attendSlice
 // Segments follow one another in the order of positions: the one at FIRST = 0 begins, the others go on with its slices.
 // A tile is ROWS cache rows by QUERIES. Scores: each lane has four queries of one row, and both sides pass through workgroup
-// memory STAGE vec4s of columns at a time. Sums: each lane has a quarter of the queries and every 64th vec4 of the latent.
+// memory STAGE vec4s of columns at a time. Sums: each lane has a quarter of the queries and every 64th vec4 of the latent, one or two
+// fours of queries and one or two vec4s, each in a matrix of its own: what an index chose would not stay in registers.
 const HEADS = 32u;
 const LATENT = 512u;
 const SHARED = 64u;
@@ -21,14 +22,14 @@ const SCALE = 0.07216878364870322;
 const FIRST = 0u;
 const SEGMENT = 4096u;
 const SLICES = 64u;
-const QUERIES = 32u; // 16, 32 or 64
+const QUERIES = 32u; // 16 or 32
 const LOWEST = -3.4e38;
 const WIDTH = (LATENT + SHARED) / 4u;
 const FOURS = QUERIES / 4u;
 const ROWS = 256u / FOURS;
 const STAGE = 8u;
 const OWN = QUERIES / 16u; // fours of queries whose sums a lane keeps
-const COLUMNS = (LATENT / 4u + 63u) / 64u; // vec4s of the latent it keeps of each
+const COLUMNS = (LATENT / 4u + 63u) / 64u; // vec4s of the latent it keeps of each: 1 or 2
 @group(0) @binding(0) var<storage, read> qa: array<vec4f>;
 @group(0) @binding(1) var<storage, read> q: array<vec4f>;
 @group(0) @binding(2) var<storage, read> cache: array<CacheWord>;
@@ -74,6 +75,48 @@ fn keep_part(n: u32, slice: u32, at: u32, part: vec4f) {
   }
 }
 
+fn parts_before(n: u32, slice: u32, at: u32) -> mat4x4f {
+  return mat4x4f(
+    part_before(n, slice, at), part_before(n + 1u, slice, at), part_before(n + 2u, slice, at), part_before(n + 3u, slice, at),
+  );
+}
+fn keep_parts(n: u32, slice: u32, at: u32, part: mat4x4f) {
+  if (at < LATENT / 4u) {
+    keep_part(n, slice, at, part[0]);
+    keep_part(n + 1u, slice, at, part[1]);
+    keep_part(n + 2u, slice, at, part[2]);
+    keep_part(n + 3u, slice, at, part[3]);
+  }
+}
+fn stats_before(n: u32, slice: u32) -> mat4x2f {
+  return mat4x2f(before(n, slice), before(n + 1u, slice), before(n + 2u, slice), before(n + 3u, slice));
+}
+fn keep_stats(n: u32, slice: u32, top: vec4f, sum: vec4f) {
+  keep(n, slice, top.x, sum.x);
+  keep(n + 1u, slice, top.y, sum.y);
+  keep(n + 2u, slice, top.z, sum.z);
+  keep(n + 3u, slice, top.w, sum.w);
+}
+// Vec4 `at` of the latents of four rows; a row past the last one repeats it, and weighs nothing.
+fn latents(row: u32, last: u32, at: u32) -> mat4x4f {
+  let first = min(at, LATENT / 4u - 1u);
+  return mat4x4f(
+    cache_load(cache[row * WIDTH + first]), cache_load(cache[min(row + 1u, last) * WIDTH + first]),
+    cache_load(cache[min(row + 2u, last) * WIDTH + first]), cache_load(cache[min(row + 3u, last) * WIDTH + first]),
+  );
+}
+// Four rows of the tile added to the sums of four queries: a column of m per query.
+fn add_rows(m: mat4x4f, rows: mat4x4f, at: u32) -> mat4x4f {
+  let two = add_outer(add_outer(m, rows[0], weights[at]), rows[1], weights[at + FOURS]);
+  return add_outer(add_outer(two, rows[2], weights[at + 2u * FOURS]), rows[3], weights[at + 3u * FOURS]);
+}
+fn sum_rows(at: u32) -> vec4f {
+  return weights[at] + weights[at + FOURS] + weights[at + 2u * FOURS] + weights[at + 3u * FOURS];
+}
+fn scale_columns(m: mat4x4f, f: vec4f) -> mat4x4f {
+  return mat4x4f(m[0] * f.x, m[1] * f.y, m[2] * f.z, m[3] * f.w);
+}
+
 @compute @workgroup_size(256)
 fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let slice = group.x;
@@ -94,24 +137,31 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
   let visible = vec4u(step.position) + (vec4u(first_n + 4u * four) + vec4u(0u, 1u, 2u, 3u)) / HEADS;
   let own_four = lane / 64u * OWN;
   let column = lane % 64u;
-  var sums: array<vec4f, OWN>;
-  var acc: array<mat4x4f, OWN * COLUMNS>; // [four, column]: a matrix column per query; constant loops keep it in registers
+  let n = first_n + 4u * own_four;
+  var sums = vec4f();
+  var more_sums = vec4f(); // of the second four
+  var near = mat4x4f(); // of the first four and column
+  var more_columns = mat4x4f();
+  var more_queries = mat4x4f();
+  var more_both = mat4x4f();
   if (FIRST > 0u) { // go on where the segment before left off
-    for (var i = 0u; i < OWN; i++) {
-      let n = first_n + 4u * (own_four + i);
-      sums[i] = vec4f(before(n, slice).y, before(n + 1u, slice).y, before(n + 2u, slice).y, before(n + 3u, slice).y);
-      for (var k = 0u; k < COLUMNS; k++) {
-        let at = min(column + 64u * k, LATENT / 4u - 1u);
-        acc[i * COLUMNS + k] = mat4x4f(
-          part_before(n, slice, at), part_before(n + 1u, slice, at),
-          part_before(n + 2u, slice, at), part_before(n + 3u, slice, at),
-        );
-      }
+    let at = min(column, LATENT / 4u - 1u);
+    let more = min(column + 64u, LATENT / 4u - 1u);
+    sums = transpose(stats_before(n, slice))[1];
+    near = parts_before(n, slice, at);
+    if (COLUMNS > 1u) {
+      more_columns = parts_before(n, slice, more);
+    }
+    if (OWN > 1u) {
+      more_sums = transpose(stats_before(n + 4u, slice))[1];
+      more_queries = parts_before(n + 4u, slice, at);
+    }
+    if (OWN > 1u && COLUMNS > 1u) {
+      more_both = parts_before(n + 4u, slice, more);
     }
   }
   if (lane < FOURS) {
-    let n = first_n + 4u * lane;
-    tops[lane] = vec4f(before(n, slice).x, before(n + 1u, slice).x, before(n + 2u, slice).x, before(n + 3u, slice).x);
+    tops[lane] = transpose(stats_before(first_n + 4u * lane, slice))[0];
   }
   workgroupBarrier();
 
@@ -154,43 +204,54 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     workgroupBarrier();
     weights[own_row * FOURS + four] = select(exp(scores - tops[four]), vec4f(), hidden);
     workgroupBarrier();
-    for (var i = 0u; i < OWN; i++) {
-      let f = rescale[own_four + i];
-      sums[i] *= f;
-      for (var k = i * COLUMNS; k < (i + 1u) * COLUMNS; k++) {
-        acc[k] = mat4x4f(acc[k][0] * f.x, acc[k][1] * f.y, acc[k][2] * f.z, acc[k][3] * f.w);
-      }
+    let f = rescale[own_four];
+    sums *= f;
+    near = scale_columns(near, f);
+    if (COLUMNS > 1u) {
+      more_columns = scale_columns(more_columns, f);
     }
-    for (var r = 0u; r < min(ROWS, end - row0); r++) {
-      for (var i = 0u; i < OWN; i++) {
-        sums[i] += weights[r * FOURS + own_four + i];
+    if (OWN > 1u) {
+      more_sums *= rescale[own_four + 1u];
+      more_queries = scale_columns(more_queries, rescale[own_four + 1u]);
+    }
+    if (OWN > 1u && COLUMNS > 1u) {
+      more_both = scale_columns(more_both, rescale[own_four + 1u]);
+    }
+    for (var r = 0u; r < min(ROWS, end - row0); r += 4u) {
+      let at = r * FOURS + own_four;
+      let rows = latents(row0 + r, end - 1u, column);
+      sums += sum_rows(at);
+      near = add_rows(near, rows, at);
+      if (OWN > 1u) {
+        more_sums += sum_rows(at + 1u);
+        more_queries = add_rows(more_queries, rows, at + 1u);
       }
-      for (var k = 0u; k < COLUMNS; k++) {
-        let latent = cache_load(cache[(row0 + r) * WIDTH + min(column + 64u * k, LATENT / 4u - 1u)]);
-        for (var i = 0u; i < OWN; i++) {
-          acc[i * COLUMNS + k] = add_outer(acc[i * COLUMNS + k], latent, weights[r * FOURS + own_four + i]);
+      if (COLUMNS > 1u) {
+        let more = latents(row0 + r, end - 1u, column + 64u);
+        more_columns = add_rows(more_columns, more, at);
+        if (OWN > 1u) {
+          more_both = add_rows(more_both, more, at + 1u);
         }
       }
     }
   }
 
-  for (var i = 0u; i < OWN; i++) {
-    let n = first_n + 4u * (own_four + i);
-    let top = tops[own_four + i];
-    if (column == 0u) {
-      keep(n, slice, top.x, sums[i].x);
-      keep(n + 1u, slice, top.y, sums[i].y);
-      keep(n + 2u, slice, top.z, sums[i].z);
-      keep(n + 3u, slice, top.w, sums[i].w);
+  if (column == 0u) {
+    keep_stats(n, slice, tops[own_four], sums);
+    if (OWN > 1u) {
+      keep_stats(n + 4u, slice, tops[own_four + 1u], more_sums);
     }
-    for (var k = 0u; k < COLUMNS; k++) {
-      let at = column + 64u * k;
-      if (start < end && at < LATENT / 4u) {
-        keep_part(n, slice, at, acc[i * COLUMNS + k][0]);
-        keep_part(n + 1u, slice, at, acc[i * COLUMNS + k][1]);
-        keep_part(n + 2u, slice, at, acc[i * COLUMNS + k][2]);
-        keep_part(n + 3u, slice, at, acc[i * COLUMNS + k][3]);
-      }
+  }
+  if (start < end) {
+    keep_parts(n, slice, column, near);
+    if (COLUMNS > 1u) {
+      keep_parts(n, slice, column + 64u, more_columns);
+    }
+    if (OWN > 1u) {
+      keep_parts(n + 4u, slice, column, more_queries);
+    }
+    if (OWN > 1u && COLUMNS > 1u) {
+      keep_parts(n + 4u, slice, column + 64u, more_both);
     }
   }
 }

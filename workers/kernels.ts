@@ -285,7 +285,7 @@ export const mlaAppend = kernel('mla_append', mlaAppendSource, {
   grid: (_, tokens) => [tokens, 1, 1],
 });
 
-/** Segments in order of FIRST, all with the same stats and parts; then one mlaMerge. QUERIES is 16, 32 or 64. */
+/** Segments in order of FIRST, all with the same stats and parts; then one mlaMerge. QUERIES is 16 or 32, LATENT 512 at most. */
 export const mlaAttend = kernel('mla_attend', mlaAttendSource, {
   binds: ['qa', 'q', 'cache', 'stats', 'parts'],
   consts: ['HEADS', 'LATENT', 'SHARED', 'NOPE', 'SCALE', 'FIRST', 'SEGMENT', 'SLICES', 'QUERIES'],

@@ -178,18 +178,14 @@ export const kdaMutants: Mutant[] = [
     'let decay = vec4f(1.0);',
     (scan) => checkKdaChunkRest({ ...rest, scan }, chunks),
   ),
-  mutant(
-    kdaChunkScan,
-    'written whole, not against what is held',
-    'u[at] - rows[r]',
-    'u[at]',
-    (scan) => checkKdaChunkRest({ ...rest, scan }, chunks),
+  mutant(kdaChunkScan, 'written whole, not against what is held', 'u[at] -= row;', '', (scan) =>
+    checkKdaChunkRest({ ...rest, scan }, chunks),
   ),
   mutant(
     kdaChunkRead,
     'what a chunk writes is not read in it',
-    '(V / 4u) + e] += rows[r]',
-    '(V / 4u) + e] += 0.0 * rows[r]',
+    '(V / 4u) + e] += row;',
+    '(V / 4u) + e] += 0.0 * row;',
     (read) => checkKdaChunkRest({ ...rest, read }, chunks),
   ),
   mutant(
