@@ -175,7 +175,9 @@ export class PalimpsestModel extends HTMLElement {
 
   get #page(): URL {
     const src = this.getAttribute('src');
-    return src ? new URL(src, document.baseURI) : new URL('embed.html', import.meta.url);
+    return src
+      ? new URL(src, document.baseURI)
+      : new URL(/* @vite-ignore */ 'embed.html', import.meta.url);
   }
 
   #open(): void {
@@ -192,10 +194,12 @@ export class PalimpsestModel extends HTMLElement {
     }
     page.hash = `${wishes}`;
     const frame = document.createElement('iframe');
-    frame.setAttribute(
-      'sandbox',
-      this.hasAttribute('isolated') ? sandbox.replace('allow-same-origin ', '') : sandbox,
-    );
+    const isolated = this.hasAttribute('isolated');
+    // A frame of the page's own origin could take its sandbox off: it would only look like one.
+    if (isolated || page.origin !== origin) {
+      const allowed = isolated ? sandbox.replace('allow-same-origin ', '') : sandbox;
+      frame.setAttribute('sandbox', allowed);
+    }
     frame.allow = 'clipboard-write';
     frame.referrerPolicy = 'no-referrer';
     frame.title = this.title || 'Palimpsest: a language model with a memory';

@@ -17,6 +17,8 @@ export type Files = Record<string, string | Uint8Array>;
 export interface SiteOptions {
   /** Served before, and besides, the built page. */
   files?: Files;
+  /** The folder of the site in which the built page lies: "/" unless said otherwise. */
+  folder?: string;
   /** Sent with every answer, besides what is published with the built page's files. */
   headers?: Record<string, string>;
   /** Sees every request first; returns true when it has answered, or cut, the connection itself. */
@@ -37,16 +39,18 @@ export interface Site {
 const open = { 'Access-Control-Allow-Origin': '*' };
 
 export async function openSite(options: SiteOptions = {}): Promise<Site> {
-  const { files = {}, headers = {}, meddle = () => false } = options;
+  const { files = {}, folder = '/', headers = {}, meddle = () => false } = options;
   const requested: string[] = [];
   const server = createServer((request, reply) => {
     const { pathname } = new URL(request.url ?? '/', 'http://site');
     requested.push(pathname);
     if (meddle(request, reply)) return;
     const path = pathname.endsWith('/') ? `${pathname}index.html` : pathname;
+    /** From the built page's own folder on. */
+    const own = (whole: string) => `/${whole.slice(folder.length)}`;
     const ofTest = Object.hasOwn(files, path);
-    const bytes = ofTest ? Buffer.from(files[path]) : builtFile(path);
-    const sent = { ...(ofTest ? open : headersOf(pathname)), ...headers };
+    const bytes = ofTest ? Buffer.from(files[path]) : builtFile(own(path));
+    const sent = { ...(ofTest ? open : headersOf(own(pathname))), ...headers };
     for (const [name, value] of Object.entries(sent)) reply.setHeader(name, value);
     answer(request, reply, path, bytes);
   });
