@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { playwright } from '@vitest/browser-playwright';
 import type { Plugin } from 'vite';
@@ -37,6 +37,11 @@ const listShell: Plugin = {
     for (const file of files) {
       const entry = bundle[file]!;
       hash.update(file).update(entry.type === 'chunk' ? entry.code : entry.source);
+    }
+    // Recordings are not bundled, and without one a first visit has nothing to show.
+    for (const file of existsSync('public/replays') ? readdirSync('public/replays').sort() : []) {
+      files.push(`replays/${file}`);
+      hash.update(file).update(readFileSync(`public/replays/${file}`));
     }
     const version = hash.digest('hex').slice(0, 16);
     shell.code = `const SHELL = ${JSON.stringify({ version, files })};\n${shell.code}`;

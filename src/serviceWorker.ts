@@ -1,6 +1,6 @@
 /**
- * Keeps the built page, so that it opens with the network off: its HTML, scripts and styles, as the build lists them, and
- * recordings that were played. Nothing else passes here: weights are the store's (workers/store.ts), and other addresses are left to the browser.
+ * Keeps the built page, so that it opens with the network off: its HTML, scripts, styles and recordings, as the build lists
+ * them. Nothing else passes here: weights are the store's (workers/store.ts), and other addresses are left to the browser.
  *
  * A page asks the network for its HTML first, so it is never older than the server's; files with a hash in their name never
  * change, so the kept copy is as good. One set of files is kept; an older one goes when no page uses it any more.
@@ -30,32 +30,8 @@ const addresses = new Set(
   SHELL.files.map((file) => new URL(file === 'index.html' ? './' : file, location.href).href),
 );
 
-/** Recordings, which may be made anew under the same name. */
-const replays = new URL('replays/', location.href).href;
-const firstReplay = new URL('first-visit.json', replays).href;
-
-/** A recording as the server has it, kept for when there is no server. */
-async function replayFor(request: Request): Promise<Response> {
-  const cache = await caches.open(cacheName);
-  try {
-    const answer = await fetch(request);
-    if (answer.ok) await cache.put(request, answer.clone());
-    return answer;
-  } catch (offline) {
-    const kept = await cache.match(request);
-    if (kept) return kept;
-    throw offline;
-  }
-}
-
 scope.addEventListener('install', (event) => {
-  const keep = async () => {
-    const cache = await caches.open(cacheName);
-    await cache.addAll([...addresses]);
-    // A folder that has no recording is a page all the same.
-    await cache.add(firstReplay).catch(() => {});
-  };
-  event.waitUntil(keep());
+  event.waitUntil(caches.open(cacheName).then((cache) => cache.addAll([...addresses])));
 });
 
 scope.addEventListener('activate', (event) => {
@@ -74,10 +50,6 @@ scope.addEventListener('fetch', (event) => {
   address.search = '';
   address.hash = '';
   address.pathname = address.pathname.replace(/\/index\.html$/, '/');
-  if (address.href.startsWith(replays)) {
-    event.respondWith(replayFor(request));
-    return;
-  }
   if (!addresses.has(address.href)) return;
   const kept = async () =>
     (await caches.open(cacheName)).match(address.href).then((found) => found ?? fetch(request));
