@@ -23,8 +23,8 @@ import { askRecording, inquiryKey, noteText, type Recording } from './replay.ts'
 /** A head of the layer, or the median over all of them. */
 export type Head = number | 'median';
 
-/** Bytes that a recording may take in the engine's worker. */
-const budgetBytes = 200e6;
+/** Bytes that a recording may take on the GPU and in the engine's worker. */
+export const budgetBytes = 200e6;
 
 /** How long a token stays on screen while a text is played. */
 const playMs = 110;

@@ -1,0 +1,216 @@
+/**
+ * What looking at the memory costs the page:
+ *
+ *   node tools/run.mjs soakMemory [--model palimpsest-150m | FILE.gguf] [--tokens 2000] [--answer 200]
+ *
+ * The built page in a browser. First the tiny model writes `answer` tokens with the default panel open: tasks of the main
+ * thread of 50 ms and more, and the time between frames. Then a text of `tokens` tokens is recorded with all views open:
+ * bytes of the page and its workers, ArrayBuffers included (performance.measureUserAgentSpecificMemory), and of what the
+ * recording holds on the GPU, as the page shows it. Ends with a failure above 300 MB. Times are of this machine and its
+ * adapter; on a software adapter the page shares its cores with the GPU's work.
+ */
+import { parseArgs } from 'node:util';
+import type { Browser, BrowserContext, Page } from 'playwright-core';
+import { openBrowser } from '../test/e2e/browser.ts';
+import { setup } from '../test/e2e/build.ts';
+import { modelFiles, openSite } from '../test/e2e/site.ts';
+
+const { values: options } = parseArgs({
+  options: {
+    model: { type: 'string', default: 'test/fixtures/tiny-f32.gguf' },
+    tokens: { type: 'string', default: '2000' },
+    answer: { type: 'string', default: '200' },
+  },
+});
+const most = 300e6;
+const tiny = 'test/fixtures/tiny-f32.gguf';
+const waitMs = 1_800_000;
+
+setup();
+const site = await openSite({
+  files: {
+    ...modelFiles('/models/tiny/', tiny),
+    ...(options.model.endsWith('.gguf') ? modelFiles('/models/asked/', options.model) : {}),
+  },
+  // The measure of memory is only for pages that share their process with no other site.
+  headers: {
+    'Cross-Origin-Opener-Policy': 'same-origin',
+    'Cross-Origin-Embedder-Policy': 'require-corp',
+  },
+});
+const browser = await openBrowser();
+try {
+  await measureTasks(browser);
+  await measureBytes(browser);
+} finally {
+  await browser.close();
+  await site.close();
+}
+
+async function measureTasks(by: Browser): Promise<void> {
+  const context = await by.newContext({ reducedMotion: 'reduce' });
+  const page = await visit(context, '/?model=models/tiny/');
+  await longestAnswer(page, 1);
+  await send(page, 'On a page');
+  await longestAnswer(page, Number(options.answer));
+  await page.evaluate(() => {
+    const seen = { tasks: [] as number[], frames: [] as number[] };
+    Object.assign(window, { seen });
+    new PerformanceObserver((list) => {
+      for (const { duration } of list.getEntries()) seen.tasks.push(duration);
+    }).observe({ type: 'longtask' });
+    let last = performance.now();
+    const frame = (nowMs: number) => {
+      seen.frames.push(nowMs - last);
+      last = nowMs;
+      requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+  });
+  await send(page, '');
+  const { tasks, frames } = await page.evaluate(
+    () => (window as unknown as { seen: { tasks: number[]; frames: number[] } }).seen,
+  );
+  frames.sort((a, b) => a - b);
+  const at = (share: number) => (frames[Math.floor(share * (frames.length - 1))] ?? 0).toFixed(1);
+  const longest = Math.max(0, ...tasks);
+  console.log(
+    `${options.answer} tokens with the default panel open: ${tasks.length} tasks of 50 ms and more on the main thread` +
+      `${tasks.length > 0 ? `, the longest ${longest.toFixed(0)} ms` : ''}; ${frames.length} frames, ` +
+      `${at(0.5)} ms apart in the median, ${at(0.95)} ms at the 95th percentile`,
+  );
+  if (tasks.length > 0) process.exitCode = 1;
+  await context.close();
+}
+
+async function measureBytes(by: Browser): Promise<void> {
+  const context = await by.newContext({ reducedMotion: 'reduce' });
+  const path = options.model.endsWith('.gguf')
+    ? '/?model=models/asked/'
+    : `/?model=models/${options.model}/`;
+  const page = await visit(context, path);
+  await longestAnswer(page, 4);
+  await send(page, 'Mira');
+  const before = await bytesOf(page);
+  const facts = (count: number) =>
+    Array.from({ length: count }, (_, i) => `Code ${i} is now ${(7919 * i) % 10_000}.`).join(' ');
+  const perFact = (await lengthAfter(page, facts(20))) / 20;
+  await send(page, facts(Math.ceil(Number(options.tokens) / perFact)));
+  const tokens = Number(await slider(page).getAttribute('aria-valuemax')) + 1;
+
+  for (const name of ['Reach', 'Memory', 'Forgetting', 'Experts', 'Next word', 'Bytes']) {
+    await page
+      .getByRole('button', { name: new RegExp(`^${name}`) })
+      .last()
+      .click();
+  }
+  // Looked at in several places and layers, as a person would.
+  for (const share of [0.2, 0.6, 0.95]) {
+    await slider(page).focus();
+    const { x, y, width } = (await slider(page).boundingBox())!;
+    await page.mouse.click(x + share * width, y + 10);
+    await settled(page);
+  }
+  await page.getByRole('combobox', { name: /^head/ }).selectOption('1');
+  await settled(page);
+
+  const after = await bytesOf(page);
+  const recorded = await page
+    .locator('dt', { hasText: 'What is recorded' })
+    .locator('xpath=../dd')
+    .textContent();
+  const recordedBytes = megabytes(recorded ?? '');
+  const held = after.total;
+  console.log(
+    `${tokens} tokens recorded, all views open: page and workers ${mb(held)} (${mb(before.total)} before), of which ` +
+      `${after.parts}; on the GPU the recording holds ${recorded}`,
+  );
+  const all = held + recordedBytes;
+  console.log(`Together ${mb(all)}; allowed are ${mb(most)}`);
+  if (!(all < most) || tokens < Number(options.tokens)) process.exitCode = 1;
+  await context.close();
+}
+
+async function visit(context: BrowserContext, path: string): Promise<Page> {
+  const page = await context.newPage();
+  page.on('pageerror', (error) => {
+    console.error(String(error));
+    process.exitCode = 1;
+  });
+  page.setDefaultTimeout(waitMs);
+  await page.goto(site.origin + path);
+  return page;
+}
+
+const slider = (page: Page) => page.getByRole('slider', { name: 'Time, in tokens' });
+
+async function longestAnswer(page: Page, tokens: number): Promise<void> {
+  const field = page.getByRole('spinbutton', { name: 'Longest answer' });
+  if (!(await field.isVisible())) await page.getByText('Settings', { exact: true }).click();
+  await field.fill(String(tokens));
+  await field.press('Tab');
+}
+
+/** Send a text, or go on where one stands, and wait until all of it is recorded. */
+async function send(page: Page, text: string): Promise<void> {
+  const box = page.getByRole('textbox', { name: 'Message' });
+  if (text !== '') await box.fill(text);
+  await page.getByRole('button', { name: 'Send', exact: true }).click();
+  await page.getByRole('button', { name: 'Stop', exact: true }).waitFor();
+  await page.getByRole('button', { name: 'Stop', exact: true }).waitFor({ state: 'detached' });
+  await settled(page);
+}
+
+/** How many tokens `text` adds. */
+async function lengthAfter(page: Page, text: string): Promise<number> {
+  const length = async () => Number(await slider(page).getAttribute('aria-valuemax'));
+  const before = await length();
+  await send(page, text);
+  return Math.max(1, (await length()) - before);
+}
+
+/** Until nothing on the page has changed for a while: what was asked is answered. */
+async function settled(page: Page): Promise<void> {
+  await page.evaluate(
+    () =>
+      new Promise<void>((still) => {
+        let timer = setTimeout(still, 1500);
+        const changes = new MutationObserver(() => {
+          clearTimeout(timer);
+          timer = setTimeout(() => {
+            changes.disconnect();
+            still();
+          }, 1500);
+        });
+        changes.observe(document.body, { subtree: true, childList: true, attributes: true });
+      }),
+  );
+}
+
+async function bytesOf(page: Page): Promise<{ total: number; parts: string }> {
+  const { bytes, breakdown } = await page.evaluate(() => {
+    const { measureUserAgentSpecificMemory } = performance as unknown as {
+      measureUserAgentSpecificMemory: () => Promise<{
+        bytes: number;
+        breakdown: { bytes: number; types: string[]; attribution: { scope: string }[] }[];
+      }>;
+    };
+    return measureUserAgentSpecificMemory.call(performance);
+  });
+  const parts = breakdown
+    .filter((part) => part.bytes > 0)
+    .sort((a, b) => b.bytes - a.bytes)
+    .map((part) => {
+      const scope = part.attribution.map((where) => where.scope).join('+') || 'shared';
+      return `${scope} ${part.types.join('+') || 'other'} ${mb(part.bytes)}`;
+    });
+  return { total: bytes, parts: parts.join(', ') };
+}
+
+const mb = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
+
+/** Bytes of "12.3 MB of at most 200 MB". */
+function megabytes(text: string): number {
+  const [, number, unit] = /^([\d.]+) (kB|MB|GB)/.exec(text) ?? [];
+  return Number(number) * { kB: 1e3, MB: 1e6, GB: 1e9 }[unit ?? 'MB']!;
+}
