@@ -3,10 +3,31 @@
  * present: its state is on the GPU, in place. What the others need to become present is put aside.
  */
 import type { Gpu } from './gpu.ts';
-import type { Changes } from './interventions.ts';
-import { Path } from './path.ts';
+import type { Changes, Taken } from './interventions.ts';
+import { Path, type Piece } from './path.ts';
 import { type Branch, type Intervention, PalimpsestError } from './protocol.ts';
 import type { Rows, Snapshot, State } from './state.ts';
+
+/** A branch without anything of a GPU: enough to make it anew on another device. */
+export interface LineOutline {
+  readonly id: number;
+  readonly parent: number | null;
+  readonly forkedAt: number;
+  readonly interventions: readonly Intervention[];
+  /** What its interventions took from other tokens and branches, see `Changes`. */
+  readonly taken: Taken;
+  readonly history: readonly number[];
+  readonly said: readonly number[];
+  readonly path: readonly Readonly<Piece>[];
+  /** Ends of prompts: where a conversation may go on from. */
+  readonly marks: readonly number[];
+}
+
+/** All branches of a conversation, without anything of a GPU. */
+export interface Outline {
+  readonly present: number;
+  readonly lines: readonly LineOutline[];
+}
 
 /** One branch as the engine holds it. */
 export interface Line {
@@ -14,6 +35,7 @@ export interface Line {
   readonly parent: number | null;
   readonly forkedAt: number;
   readonly interventions: readonly Intervention[];
+  readonly taken: Taken;
   readonly changes: Changes | null;
   /** Ids the state has taken in, in order. */
   readonly history: number[];
@@ -22,11 +44,23 @@ export interface Line {
   path: Path;
   /** States at ends of prompts, oldest first: where a conversation may go on from. */
   checkpoints: Snapshot[];
+  /** Ends of prompts whose states went with their device: a replay brings them back. */
+  marks: number[];
   /** States in between, oldest first, kept by a recording: where a replay may begin. */
   snapshots: Snapshot[];
-  /** What this line needs to become present; null while it is. */
+  /** What this line needs to become present; null while it is, and once that went with its device. */
   aside: { end: Snapshot; rows: Rows } | null;
 }
+
+type Begun = Pick<Line, 'parent' | 'forkedAt' | 'interventions' | 'taken' | 'changes'>;
+
+const fresh: Begun = {
+  parent: null,
+  forkedAt: 0,
+  interventions: [],
+  taken: new Map(),
+  changes: null,
+};
 
 /** All lines, and which is present. */
 export class Branches {
@@ -39,7 +73,7 @@ export class Branches {
   constructor(gpu: Gpu, state: State) {
     this.#gpu = gpu;
     this.#state = state;
-    this.#present = this.#add({ parent: null, forkedAt: 0, interventions: [], changes: null });
+    this.#present = this.#add(fresh);
   }
 
   get present(): Line {
@@ -75,32 +109,72 @@ export class Branches {
     next: number,
     unchanged: number,
     interventions: readonly Intervention[],
+    taken: Taken,
     changes: Changes | null,
   ): Promise<Line> {
     const parent = this.#present;
     await this.#putAside(parent);
-    const line = this.#add({ parent: parent.id, forkedAt: position, interventions, changes });
+    const begun = { parent: parent.id, forkedAt: position, interventions, taken, changes };
+    const line = this.#add(begun);
     line.history.push(...parent.history.slice(0, position));
     line.said = [next];
     line.path = parent.path.copy();
     line.path.cut(position);
     line.checkpoints = parent.checkpoints.filter((s) => s.position <= unchanged);
     line.snapshots = parent.snapshots.filter((s) => s.position <= unchanged);
+    line.marks = parent.marks.filter((position) => position <= unchanged);
     this.#present = line;
     return line;
   }
 
-  /** Make a line present: its state comes in place. */
+  /** Make a line present: its state comes in place, or is empty if it went with its device. */
   async select(line: Line): Promise<void> {
     if (line === this.#present) return;
     await this.#putAside(this.#present);
-    const { end, rows } = line.aside!;
-    this.#state.putRows(rows);
-    this.#state.restore(end);
-    this.#state.drop(end);
-    this.#state.drop(rows);
+    if (line.aside) {
+      const { end, rows } = line.aside;
+      this.#state.putRows(rows);
+      this.#state.restore(end);
+      this.#state.drop(end);
+      this.#state.drop(rows);
+    } else this.#state.clear();
     line.aside = null;
     this.#present = line;
+  }
+
+  /** All that is known of the lines without the GPU, as it is at this moment. */
+  outline(): Outline {
+    const lines = this.#lines.map((line): LineOutline => {
+      const { id, parent, forkedAt, interventions, taken, history, said } = line;
+      const path = line.path.copy();
+      path.cut(history.length); // of what was taken in last the id may not be known
+      const ends = [...line.marks, ...line.checkpoints.map((c) => c.position)];
+      return {
+        ...{ id, parent, forkedAt, interventions, taken },
+        history: [...history],
+        said: [...said],
+        path: path.pieces,
+        marks: [...new Set(ends)].sort((a, b) => a - b),
+      };
+    });
+    return { present: this.#present.id, lines };
+  }
+
+  /** Take up lines in place of the fresh one there is. None of their states is there yet. */
+  resume(outline: Outline, changesOf: (line: LineOutline) => Changes | null): void {
+    this.#lines = outline.lines.map((line) => ({
+      ...line,
+      changes: changesOf(line),
+      history: [...line.history],
+      said: [...line.said],
+      path: Path.of(line.path),
+      marks: [...line.marks],
+      checkpoints: [],
+      snapshots: [],
+      aside: null,
+    }));
+    this.#made = 1 + Math.max(...outline.lines.map(({ id }) => id));
+    this.#present = this.line(outline.present);
   }
 
   /** Forget all lines but a fresh one. The state must be cleared by the caller. */
@@ -116,7 +190,7 @@ export class Branches {
     for (const changes of new Set(this.#lines.map((l) => l.changes))) changes?.destroy();
     this.#lines = [];
     this.#made = 0;
-    this.#present = this.#add({ parent: null, forkedAt: 0, interventions: [], changes: null });
+    this.#present = this.#add(fresh);
   }
 
   /** The present line goes back to its first `position` tokens. */
@@ -125,6 +199,7 @@ export class Branches {
     line.history.length = Math.min(line.history.length, position);
     line.said = [];
     line.path.cut(position);
+    line.marks = line.marks.filter((mark) => mark <= position);
     for (const kept of ['checkpoints', 'snapshots'] as const) {
       while (line[kept].length > 0 && line[kept].at(-1)!.position > position) {
         this.#release(line[kept].pop()!);
@@ -160,9 +235,9 @@ export class Branches {
     if (!held) this.#state.drop(snapshot);
   }
 
-  #add(line: Pick<Line, 'parent' | 'forkedAt' | 'interventions' | 'changes'>): Line {
-    const empty = { said: [], path: new Path(), checkpoints: [], snapshots: [], aside: null };
-    const added: Line = { id: this.#made++, history: [], ...line, ...empty };
+  #add(line: Begun): Line {
+    const empty = { said: [], path: new Path(), checkpoints: [], marks: [], snapshots: [] };
+    const added: Line = { id: this.#made++, history: [], ...line, ...empty, aside: null };
     this.#lines.push(added);
     return added;
   }
@@ -178,4 +253,31 @@ export class Branches {
 /** A line as the page knows it. */
 export function asBranch({ id, parent, forkedAt, history, said, interventions }: Line): Branch {
   return { id, parent, forkedAt, ids: [...history, ...said], interventions: [...interventions] };
+}
+
+/** An outline whose present line has its first `tokens` tokens at most. */
+export function cutOutline(outline: Outline, tokens: number): Outline {
+  const lines = outline.lines.map((line) => {
+    if (line.id !== outline.present) return line;
+    const path = Path.of(line.path);
+    path.cut(tokens);
+    const marks = line.marks.filter((mark) => mark <= tokens);
+    return { ...line, history: line.history.slice(0, tokens), path: path.pieces, marks };
+  });
+  return { ...outline, lines };
+}
+
+/** The line that is present. */
+export function presentLine({ present, lines }: Outline): LineOutline {
+  return lines.find(({ id }) => id === present)!;
+}
+
+/** How many tokens two lines have in common, taken in under the same interventions. */
+export function sharedTokens(a: Line, b: Line): number {
+  const same = a.interventions.findIndex((intervention, i) => intervention !== b.interventions[i]);
+  const common = same < 0 ? a.interventions.length : same;
+  const own = [...a.interventions.slice(common), ...b.interventions.slice(common)];
+  const most = Math.min(a.history.length, b.history.length, ...own.map(({ from }) => from));
+  for (let i = 0; i < most; i++) if (a.history[i] !== b.history[i]) return i;
+  return most;
 }

@@ -2,9 +2,11 @@
  * A conversation with one model: prompt in, tokens out. How a prompt becomes tokens reads top to bottom here:
  * encode, rewind to what is still in memory, prefill, decode, stop. Device and forward pass are gpu.ts and model.ts.
  */
+import type { Outline } from './branches.ts';
 import { latentBytesPerToken, type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
 import { type Gpu, megabytes } from './gpu.ts';
+import type { Kept } from './keep.ts';
 import { Memory } from './memory.ts';
 import { type KernelTime, Model } from './model.ts';
 import {
@@ -47,6 +49,27 @@ interface Picked {
   id: number;
   logprob: number;
   candidates: { id: number; logprob: number }[];
+}
+
+/**
+ * An answer under way: what was asked, and what has been said so far. Nothing of it is on a GPU, so it goes on on another
+ * engine with the same model whose conversation stands where this one's stood.
+ */
+export interface Writing {
+  readonly promptIds: readonly number[];
+  readonly sampling: Sampling;
+  readonly answer: number[];
+  readonly text: StopText;
+  readonly decoder: ReturnType<Tokenizer['stream']>;
+  /** Set from outside to end it after the token in flight. */
+  stopped: boolean;
+  /** Tokens that were in memory before; null until the memory stands where the prompt goes on. */
+  reusedTokens: number | null;
+  /** Milliseconds of the engine's clock. NaN until then. */
+  startedMs: number;
+  prefilledMs: number;
+  firstTokenMs: number;
+  lastTokenMs: number;
 }
 
 /** Bytes that the latent cache of a conversation may grow to: WebGPU does not say how much memory a GPU has. */
@@ -141,59 +164,85 @@ export class Engine {
 
   /** Answer a prompt. See EngineApi.generate. */
   async generate(prompt: Prompt, sampling: Sampling, onToken: (t: Token) => void): Promise<Stop> {
-    const started = this.#clock();
-    checkSampling(sampling);
-    return this.#alone(async (run) => {
-      const ids = this.encode(prompt);
-      this.#checkRoom(ids);
-      const reusedTokens = this.#rewind(ids);
-      const position = await this.#prefill(ids, run);
-      const prefilled = this.#clock();
+    return this.write(this.begin(prompt, sampling), onToken);
+  }
 
-      const answer: number[] = [];
-      const text = new StopText(sampling.stop);
-      const decoder = this.#tokenizer.stream();
-      const room = Math.min(sampling.maxTokens, this.#state.contextLimit - ids.length);
+  /** An answer of which nothing is said yet. Fails: ContextFull, Refused. */
+  begin(prompt: Prompt, sampling: Sampling): Writing {
+    const startedMs = this.#clock();
+    checkSampling(sampling);
+    const promptIds = this.encode(prompt);
+    this.#checkRoom(promptIds);
+    return {
+      promptIds,
+      sampling,
+      answer: [],
+      text: new StopText(sampling.stop),
+      decoder: this.#tokenizer.stream(),
+      stopped: false,
+      reusedTokens: null,
+      startedMs,
+      prefilledMs: NaN,
+      firstTokenMs: NaN,
+      lastTokenMs: NaN,
+    };
+  }
+
+  /** Write an answer to its end, from wherever it is. See EngineApi.generate. */
+  async write(writing: Writing, onToken: (t: Token) => void): Promise<Stop> {
+    return this.#alone(async () => {
+      const { promptIds, sampling, answer, text, decoder } = writing;
+      const ids = [...promptIds, ...answer];
+      writing.reusedTokens ??= await this.#rewind(ids);
+      const taken = Number.isNaN(writing.prefilledMs)
+        ? await this.#prefill(ids, writing)
+        : Infinity;
+      if (taken >= ids.length - 1) writing.prefilledMs ||= this.#clock();
+
+      const limit = this.#state.contextLimit - promptIds.length;
+      const room = Math.min(sampling.maxTokens, limit);
       let reason: Stop['reason'] = room < sampling.maxTokens ? 'context' : 'length';
-      let firstToken = prefilled;
-      let lastToken = prefilled;
-      if (position < ids.length - 1) reason = 'stopped';
-      else if (room > 0) {
-        for await (const picked of this.#decode(ids, room, sampling)) {
+      if (taken < ids.length - 1) reason = 'stopped';
+      else if (room > answer.length) {
+        for await (const picked of this.#decode(ids, room - answer.length, sampling)) {
           const picking = this.#clock();
-          if (answer.length === 0) firstToken = lastToken = picking;
+          writing.firstTokenMs ||= picking;
           if (this.#tokenizer.isStop(picked.id)) {
             reason = 'end';
             break;
           }
-          lastToken = picking;
+          writing.lastTokenMs = picking;
           const shown = text.push(decoder.push(picked.id));
-          onToken(this.#token(picked, ids.length + answer.length, shown));
+          onToken(this.#token(picked, promptIds.length + answer.length, shown));
           answer.push(picked.id);
           await this.#serve();
           if (text.ended) reason = 'stop';
-          else if (run.stopped) reason = 'stopped';
+          else if (writing.stopped) reason = 'stopped';
           else continue;
           break;
         }
       }
       text.push(decoder.flush());
       text.flush();
-      const { line } = this.#memory;
-      line.said = [...ids, ...answer].slice(line.history.length);
+      const { line, keep } = this.#memory;
+      line.said = [...promptIds, ...answer].slice(line.history.length);
+      keep.take();
+      const { reusedTokens, startedMs } = writing;
+      const prefilled = writing.prefilledMs || this.#clock();
+      const first = writing.firstTokenMs || prefilled;
       return {
         reason,
         ids: answer,
         text: text.all,
-        promptIds: ids,
+        promptIds: [...promptIds],
         reusedTokens,
-        prefillMs: prefilled - started,
-        firstTokenMs: firstToken - started,
-        decodeMs: lastToken - firstToken,
+        prefillMs: prefilled - startedMs,
+        firstTokenMs: first - startedMs,
+        decodeMs: (writing.lastTokenMs || first) - first,
         contextUsed: line.history.length,
         memory: this.memory(),
       };
-    });
+    }, writing);
   }
 
   /**
@@ -254,8 +303,13 @@ export class Engine {
   }
 
   async proceed(sampling: Sampling, onToken: (t: Token) => void): Promise<Stop> {
-    const ids = await this.#alone(() => this.#memory.readyToProceed());
+    const ids = await this.readyToProceed();
     return this.generate({ kind: 'ids', ids }, sampling, onToken);
+  }
+
+  /** The ids that the present branch goes on from; the last of them is left to take in. */
+  readyToProceed(): Promise<number[]> {
+    return this.#alone(() => this.#memory.readyToProceed());
   }
 
   async compare(a: number, b: number): Promise<Float32Array> {
@@ -269,6 +323,65 @@ export class Engine {
   /** Resolves when the watcher has been told everything so far. */
   async settled(): Promise<void> {
     await this.#memory.settled();
+  }
+
+  // ------------------------------------------------------------------------------------- another device
+
+  /** Whether this engine's device is gone; asked after a failure that this may have caused. */
+  isLost(): Promise<boolean> {
+    return this.#gpu.isLost();
+  }
+
+  /** Resolves with the reason when the device is gone, other than by `destroy`. */
+  get lost(): Promise<string> {
+    return this.#gpu.lost;
+  }
+
+  /** All branches as they are, without anything of the GPU. Not while a branch is being made. */
+  outline(): Outline {
+    return this.#memory.branches.outline();
+  }
+
+  /** The last state of the present branch that stands outside the GPU, after `most` tokens at most; null where there is none. */
+  kept(most: number): Kept | null {
+    return this.#memory.keep.kept(most);
+  }
+
+  /** What a state must be made of to be taken up here. */
+  fit() {
+    const { vocabulary, contextLimit } = this.loaded.model;
+    const { rowWords, recurrentWords, cacheCount: caches } = this.#state;
+    return { vocabulary, contextLimit, rowWords, recurrentWords, caches };
+  }
+
+  /** Resolves when the present state stands outside the GPU; while an answer is written, a recent one does. */
+  async keep(): Promise<void> {
+    if (this.#running) return;
+    const { keep } = this.#memory;
+    await this.#between(async () => {
+      await keep.settled();
+      keep.take();
+      await keep.settled();
+    });
+  }
+
+  /**
+   * Take up a conversation of another engine with the same model. It stands as it stood there, to the bit where the device
+   * is of the same kind. Fails: ContextFull, OutOfMemory, DeviceLost.
+   */
+  async resume(outline: Outline, kept: Kept | null): Promise<void> {
+    await this.#alone(async () => {
+      const tokens = Math.max(...outline.lines.map(({ history }) => history.length), 1);
+      const limit = this.#state.contextLimit;
+      if (tokens > limit) {
+        throw new PalimpsestError(
+          'ContextFull',
+          `The conversation has ${tokens} tokens and this device has room for ${limit}. Begin another one.`,
+        );
+      }
+      await this.#reserve(tokens);
+      await this.#memory.resume(outline, kept);
+    });
   }
 
   // ------------------------------------------------------------------------------------- stop and reset
@@ -296,18 +409,17 @@ export class Engine {
   // ------------------------------------------------------------------------------------------ in order
 
   /** One at a time; an error leaves no half-fed memory behind. */
-  async #alone<T>(work: (run: { stopped: boolean }) => Promise<T>): Promise<T> {
+  async #alone<T>(work: () => Promise<T>, run = { stopped: false }): Promise<T> {
     if (this.#running) {
       throw new PalimpsestError(
         'Refused',
         'A generation is running on this engine. Stop it, or wait for its end.',
       );
     }
-    const run = { stopped: false };
     this.#running = run;
     try {
       await this.#looks;
-      return await work(run);
+      return await work();
     } catch (error) {
       if (error instanceof PalimpsestError && ['BadNumbers', 'OutOfMemory'].includes(error.name))
         await this.#forget();
@@ -352,12 +464,18 @@ export class Engine {
   }
 
   /** Keep of the memory what is a prefix of `ids`, and not all of it: the last token must be fed to get logits. Returns the tokens kept. */
-  #rewind(ids: number[]): number {
+  async #rewind(ids: number[]): Promise<number> {
+    const { line } = this.#memory;
     let shared = 0;
-    const most = Math.min(ids.length - 1, this.#memory.line.history.length);
-    while (shared < most && ids[shared] === this.#memory.line.history[shared]) shared++;
-    if (shared === this.#memory.line.history.length) return shared;
-    const checkpoint = this.#memory.line.checkpoints.findLast((c) => c.position <= shared);
+    const most = Math.min(ids.length - 1, line.history.length);
+    while (shared < most && ids[shared] === line.history[shared]) shared++;
+    if (shared === line.history.length) return shared;
+    const checkpoint = line.checkpoints.findLast((c) => c.position <= shared);
+    const mark = line.marks.findLast((position) => position <= shared) ?? 0;
+    if (mark > (checkpoint?.position ?? 0)) {
+      await this.#memory.returnTo(mark);
+      return mark;
+    }
     if (!checkpoint) {
       this.#restart();
       return 0;
@@ -368,7 +486,7 @@ export class Engine {
   }
 
   /** Take in all but the last token, chunkwise, and keep a checkpoint there. Returns the position reached: less when stopped. */
-  async #prefill(ids: number[], run: { stopped: boolean }): Promise<number> {
+  async #prefill(ids: number[], run: { readonly stopped: boolean }): Promise<number> {
     await this.#reserve(ids.length);
     const end = ids.length - 1;
     while (this.#state.position < end) {
@@ -384,6 +502,7 @@ export class Engine {
       await this.#serve();
     }
     await this.#checkpoint();
+    this.#memory.keep.take();
     return end;
   }
 
@@ -504,7 +623,7 @@ export class Engine {
     return this.#model.decodeBytes();
   }
 
-  /** Free everything on the GPU, the device with it. */
+  /** Free everything on the GPU, the device with it. Harmless after a loss. */
   destroy(): void {
     this.#gpu.destroy();
   }

@@ -1,11 +1,13 @@
 /** The engine's worker: EngineApi over Comlink. The engine itself is engine.ts, which runs in Node as well. */
-import { expose, proxy, releaseProxy, transfer, wrap } from 'comlink';
-import { Engine } from './engine.ts';
+import { expose, proxy, releaseProxy, type Remote, transfer, wrap } from 'comlink';
+import { Bookmark } from './bookmark.ts';
 import type { ByteSource } from './gguf.ts';
 import { FULL, Gpu } from './gpu.ts';
+import { LastingEngine } from './lasting.ts';
 import {
   type Answers,
   type Branch,
+  type BookmarkApi,
   type DeviceReport,
   type EngineApi,
   type Frame,
@@ -17,16 +19,22 @@ import {
   type MemoryApi,
   PalimpsestError,
   type Prompt,
+  type Resumed,
   type Sampling,
   type Stop,
   type Token,
   type Watch,
   type WeightsApi,
 } from './protocol.ts';
+import { diskShelf } from './store.ts';
 
-class Door implements EngineApi, MemoryApi {
-  #gpu: Gpu | null = null;
-  #engine: Engine | null = null;
+class Door implements EngineApi, MemoryApi, BookmarkApi {
+  #engine: LastingEngine | null = null;
+  /** The loaded model by address, sizes and hashes; '' while none is. */
+  #model = '';
+  /** Where weights come from, after a loss again. */
+  #weights: Remote<WeightsApi> | null = null;
+  readonly #bookmark = new Bookmark(() => diskShelf('palimpsest-conversation'));
   #sayLost: (reason: string) => void = () => {};
   readonly #lost = new Promise<string>((resolve) => (this.#sayLost = resolve));
 
@@ -37,13 +45,10 @@ class Door implements EngineApi, MemoryApi {
   }
 
   async load(model: string, port: MessagePort, report: (p: LoadProgress) => void): Promise<Loaded> {
-    this.#gpu?.destroy();
-    this.#gpu = this.#engine = null;
+    this.#end();
     const weights = wrap<WeightsApi>(port);
+    this.#weights = weights;
     try {
-      const gpu = await Gpu.open(navigator.gpu, FULL);
-      this.#gpu = gpu;
-      void gpu.lost.then((reason) => this.#sayLost(reason));
       const shards = await weights.open(model, proxy(report));
       const sources = shards.map(({ file, bytes }, i): ByteSource => ({
         name: file,
@@ -51,26 +56,32 @@ class Door implements EngineApi, MemoryApi {
         read: async (offset, byteLength) =>
           new Uint8Array(await weights.read(model, i, offset, byteLength)),
       }));
-      const clock = () => performance.now();
-      this.#engine = await Engine.load({
-        gpu,
+      const engine = await LastingEngine.load({
+        open: () => Gpu.open(navigator.gpu, FULL),
         shards: sources,
         contextTokens: Infinity,
         report,
-        clock,
+        clock: () => performance.now(),
       });
-      const { loaded } = this.#engine;
+      this.#engine = engine;
+      this.#model = JSON.stringify([model, shards]);
+      void engine.lost.then((reason) => this.#sayLost(reason));
+      const { loaded } = engine;
       const { context_trained: contextTrained } = await weights.describe(model);
       return contextTrained > 0
         ? { ...loaded, model: { ...loaded.model, contextTrained } }
         : loaded;
     } catch (error) {
-      this.#gpu?.destroy();
-      this.#gpu = this.#engine = null;
+      this.#end();
       throw error;
-    } finally {
-      weights[releaseProxy]();
     }
+  }
+
+  #end(): void {
+    this.#engine?.destroy();
+    this.#weights?.[releaseProxy]();
+    this.#engine = this.#weights = null;
+    this.#model = '';
   }
 
   async generate(
@@ -105,6 +116,34 @@ class Door implements EngineApi, MemoryApi {
 
   tokenize(prompt: Prompt): Promise<number[]> {
     return Promise.resolve(this.#loaded().encode(prompt));
+  }
+
+  lost(): Promise<string> {
+    return this.#lost;
+  }
+
+  // Over a reload of the page.
+
+  account(): Promise<string | null> {
+    return this.#bookmark.account();
+  }
+
+  async store(account: string): Promise<string> {
+    const engine = this.#engine;
+    await engine?.keep();
+    const standing = engine?.standing ?? null;
+    return this.#bookmark.store(account, standing && { ...standing, model: this.#model });
+  }
+
+  async takeUp(): Promise<Resumed> {
+    const engine = this.#loaded();
+    const stored = await this.#bookmark.state({ model: this.#model, ...engine.fit });
+    if (typeof stored === 'string') return { tokens: 0, note: stored };
+    await engine.resume(stored);
+    return {
+      tokens: engine.branches().find((b) => b.id === stored.outline.present)!.ids.length,
+      note: '',
+    };
   }
 
   // The memory laid open. Arrays are handed over, not copied: the engine keeps none of what it answers.
@@ -144,15 +183,12 @@ class Door implements EngineApi, MemoryApi {
     return this.#loaded().compare(a, b);
   }
 
-  difference(a: number, b: number, layer: number, head: number): Promise<Float32Array> {
-    return this.#loaded().difference(a, b, layer, head);
+  async difference(a: number, b: number, layer: number, head: number): Promise<Float32Array> {
+    const cells = await this.#loaded().difference(a, b, layer, head);
+    return transfer(cells, buffersOf(cells));
   }
 
-  lost(): Promise<string> {
-    return this.#lost;
-  }
-
-  #loaded(): Engine {
+  #loaded(): LastingEngine {
     if (!this.#engine) throw new PalimpsestError('Refused', 'No model is loaded. Load one first.');
     return this.#engine;
   }

@@ -12,9 +12,14 @@ import type { KdaState, State } from './state.ts';
 export interface Sources {
   /** The keys [H, K] that a token had in a layer. */
   key(layer: number, token: number): Promise<Float32Array>;
-  /** The memory [H, K, V] in which another branch ends. The caller keeps it. */
-  memory(layer: number, branch: number): Tensor;
+  /** The memory [H, K, V] in which another branch ends. */
+  memory(layer: number, branch: number): Promise<Float32Array>;
 }
+
+/** What was gathered, by the intervention's place in its branch and the layer (`takenKey`): what other branches held has gone on since. */
+export type Taken = ReadonlyMap<string, Float32Array>;
+
+const takenKey = (index: number, layer: number) => `${index}/${layer}`;
 
 interface Event {
   position: number;
@@ -48,29 +53,53 @@ export class Changes {
     this.#events = events;
   }
 
-  /** Make interventions ready on a state's memories, beside those of `base`. Fails: Refused where one names what is not there. */
+  /** What interventions take from elsewhere, beside what a branch with `earlier` of them took. Fails: Refused where one names what is not there. */
+  static async gather(
+    config: ModelConfig,
+    earlier: { count: number; taken: Taken },
+    interventions: readonly Intervention[],
+    sources: Sources,
+  ): Promise<Taken> {
+    for (const intervention of interventions) checkPlace(intervention, config);
+    const taken = new Map(earlier.taken);
+    for (const [i, intervention] of interventions.entries()) {
+      if (changesNothing(intervention)) continue;
+      for (const layer of intervention.layers) {
+        const key = takenKey(earlier.count + i, layer);
+        if (intervention.kind === 'swap')
+          taken.set(key, await sources.memory(layer, intervention.branch));
+        if (intervention.kind === 'forget')
+          taken.set(key, await sources.key(layer, intervention.token));
+      }
+    }
+    return taken;
+  }
+
+  /**
+   * Make the interventions of a branch from its `count`th on ready on a state's memories, beside those of `base`, with what
+   * all of them took.
+   */
   static async prepare(
     gpu: Gpu,
     config: ModelConfig,
     state: State,
-    base: Changes | null,
+    base: { count: number; changes: Changes | null },
     interventions: readonly Intervention[],
-    sources: Sources,
+    taken: Taken,
   ): Promise<Changes | null> {
-    for (const intervention of interventions) checkPlace(intervention, config);
-    const effective = interventions.filter((i) => !changesNothing(i));
-    if (effective.length === 0) return base;
+    const effective = [...interventions.entries()].filter(([, i]) => !changesNothing(i));
+    if (effective.length === 0) return base.changes;
     const { heads: H } = config;
     const { keys, values: V } = config.kda;
     const tensors: Tensor[] = [];
-    const changes = new Map<number, Float32Array[]>(base ? base.#changes : []);
+    const changes = new Map<number, Float32Array[]>(base.changes ? base.changes.#changes : []);
     const events: Event[] = [];
     const own = (name: string, shape: number[], values: Float32Array | Uint32Array) => {
       const tensor = gpu.upload('scratch', name, shape, values);
       tensors.push(tensor);
       return tensor;
     };
-    for (const intervention of effective) {
+    for (const [i, intervention] of effective) {
       const { kind, heads, layers, from } = intervention;
       for (const layer of layers) {
         const memory = (state.layers[layer] as KdaState).memory;
@@ -94,18 +123,12 @@ export class Changes {
             replace(own('an empty memory', [H, keys, V], new Float32Array(H * keys * V)));
             break;
           case 'swap': {
-            const copy = gpu.tensor('scratch', `memory of branch ${intervention.branch}`, [
-              H,
-              keys,
-              V,
-            ]);
-            tensors.push(copy);
-            gpu.copy(sources.memory(layer, intervention.branch), 0, copy, 0, H * keys * V);
-            replace(copy);
+            const memory = taken.get(takenKey(base.count + i, layer))!;
+            replace(own(`memory of branch ${intervention.branch}`, [H, keys, V], memory));
             break;
           }
           case 'forget': {
-            const key = await sources.key(layer, intervention.token);
+            const key = taken.get(takenKey(base.count + i, layer))!;
             const call = await forgetStep(gpu, config, memory, key, heads, own);
             events.push({ position: from, apply: () => gpu.submit(gpu.record([call], 1)) });
             break;
@@ -119,7 +142,7 @@ export class Changes {
       all.forEach((change, i) => values.set(change, i * 4 * H));
       tables.set(layer, own(`changes of layer ${layer}`, [all.length, H, 4], values));
     }
-    return new Changes(gpu, base, tensors, changes, tables, events);
+    return new Changes(gpu, base.changes, tensors, changes, tables, events);
   }
 
   /** The table of a layer's changes, for plans; null where there are none. */

@@ -2,10 +2,18 @@
  * The memory laid open: recordings, questions about any token, branches and interventions (MemoryApi). The engine tells it
  * of every call that takes tokens in; while no one watches that is all it does.
  */
-import { asBranch, Branches, type Line } from './branches.ts';
+import {
+  asBranch,
+  Branches,
+  type Line,
+  type LineOutline,
+  type Outline,
+  sharedTokens,
+} from './branches.ts';
 import type { ModelConfig } from './config.ts';
 import type { Gpu, Tensor } from './gpu.ts';
 import { Changes } from './interventions.ts';
+import { Keep, type Kept } from './keep.ts';
 import * as K from './kernels.ts';
 import * as M from './measures.ts';
 import type { Model, Plans } from './model.ts';
@@ -37,6 +45,7 @@ export interface Laid {
 
 export class Memory {
   readonly branches: Branches;
+  readonly keep: Keep;
   readonly #gpu: Gpu;
   readonly #config: ModelConfig;
   readonly #model: Model;
@@ -53,11 +62,12 @@ export class Memory {
     this.#state = state;
     this.#piece = piece;
     this.branches = new Branches(gpu, state);
+    this.keep = new Keep(gpu, state);
     this.#replay = new Replay(gpu, config, model, state, this.branches);
   }
 
   static async open(laid: Laid): Promise<Memory> {
-    const memory = new Memory(laid);
+    const memory = await laid.gpu.guard('what looks into the memory', () => new Memory(laid));
     await memory.attach();
     return memory;
   }
@@ -112,21 +122,46 @@ export class Memory {
 
   /** Between two calls, the history being up to date: a place for a snapshot. */
   async rest(): Promise<void> {
-    if (this.#recording && this.line.path.mayRest(this.#state.position))
-      await this.#recording.keep();
+    if (!this.line.path.mayRest(this.#state.position)) return;
+    this.keep.rest();
+    await this.#recording?.keep();
   }
 
   /** The present branch goes back to its first `position` tokens. */
   cut(position: number): void {
     this.branches.cut(position);
+    this.#forget(position);
+  }
+
+  /** What is known of the present branch's tokens from `position` on no longer holds. */
+  #forget(position: number): void {
+    this.keep.forget(position);
     this.#recording?.forget(position);
+  }
+
+  /** Bring the present branch back to the end of a prompt whose state went with its device. */
+  async returnTo(mark: number): Promise<void> {
+    await this.#replay.goTo(mark);
+    this.#model.use(this.#present);
+    this.cut(mark);
+    await this.#mark();
+  }
+
+  /** Keep the state as it is as a place to go back to. */
+  async #mark(): Promise<void> {
+    const { line } = this;
+    const what = 'a checkpoint of the memory';
+    const snapshot = await this.#gpu.guard(what, () => this.#state.snapshot());
+    const isMark = line.marks.includes(snapshot.position);
+    line[isMark ? 'checkpoints' : 'snapshots'].push(snapshot);
+    line.marks = line.marks.filter((mark) => mark !== snapshot.position);
   }
 
   /** Everything is forgotten: one fresh branch is left. */
   async clear(): Promise<void> {
     const changed = this.line.changes !== null;
     this.branches.clear();
-    this.#recording?.forget(0);
+    this.#forget(0);
     this.#replay.stale();
     if (changed) await this.attach();
   }
@@ -134,6 +169,34 @@ export class Memory {
   /** Resolves when everything so far is told to the watcher. */
   async settled(): Promise<void> {
     await this.#recording?.settled();
+  }
+
+  // ------------------------------------------------------------------------------------------ another device
+
+  /**
+   * Take up a conversation in place of the empty one there is: the present branch stands again as it did, from what was
+   * kept of it outside the GPU and the same calls since; the others when they are asked for.
+   */
+  async resume(outline: Outline, kept: Kept | null): Promise<void> {
+    const changes = new Map<LineOutline, Changes | null>();
+    await this.#gpu.guard('interventions', async () => {
+      const none = { count: 0, changes: null };
+      const [gpu, config, state] = [this.#gpu, this.#config, this.#state];
+      for (const line of outline.lines) {
+        const { interventions, taken } = line;
+        changes.set(line, await Changes.prepare(gpu, config, state, none, interventions, taken));
+      }
+    });
+    this.branches.resume(outline, (line) => changes.get(line)!);
+    await this.attach();
+    const fits = kept?.rowWords === this.#state.rowWords;
+    if (fits && kept.recurrent.length === this.#state.recurrentWords) {
+      this.#state.writeBack(kept.position, kept.recurrent, kept.blocks);
+      await this.#mark();
+      this.keep.resume(kept);
+    }
+    await this.#replay.goTo(this.line.history.length);
+    this.#model.use(this.#present);
   }
 
   // ------------------------------------------------------------------------------------------------- watching
@@ -416,12 +479,12 @@ export class Memory {
     }
     const at = Math.min(position, parent.history.length);
     const all = [...parent.interventions, ...interventions];
-    const changes = await this.#prepare(interventions);
+    const { taken, changes } = await this.#prepare(interventions);
     const unchanged = Math.min(at, ...interventions.map(({ from }) => from));
     await this.#recording?.pause();
-    const line = await this.branches.fork(at, next, unchanged, all, changes);
+    const line = await this.branches.fork(at, next, unchanged, all, taken, changes);
     line.said = [...ids.slice(at, position), next];
-    this.#recording?.forget(unchanged);
+    this.#forget(unchanged);
     this.#recut(line, unchanged);
     await this.attach();
     await this.#replay.goTo(at, null, unchanged);
@@ -445,25 +508,42 @@ export class Memory {
     }
   }
 
-  async #prepare(interventions: readonly Intervention[]): Promise<Changes | null> {
+  async #prepare(interventions: readonly Intervention[]) {
     const { line } = this;
     for (const i of interventions) {
-      if (i.kind === 'swap') this.branches.line(i.branch);
+      if (i.kind === 'swap') await this.#standing(this.branches.line(i.branch));
       if (i.kind === 'forget' && i.token >= line.history.length) this.#checkPosition(i.token);
     }
-    return Changes.prepare(this.#gpu, this.#config, this.#state, line.changes, interventions, {
+    const { length: count } = line.interventions;
+    const { taken: before, changes: base } = line;
+    const earlier = { count, taken: before };
+    const taken = await Changes.gather(this.#config, earlier, interventions, {
       key: (layer, token) => this.#keyOf(layer, token),
-      memory: (layer, branch) => this.#memoryOf(this.branches.line(branch), layer),
+      memory: async (layer, branch) =>
+        new Float32Array(await this.#gpu.read(this.#memoryOf(this.branches.line(branch), layer))),
     });
+    const changes = await this.#gpu.guard('interventions', () =>
+      Changes.prepare(
+        this.#gpu,
+        this.#config,
+        this.#state,
+        { count, changes: base },
+        interventions,
+        taken,
+      ),
+    );
+    return { taken, changes };
   }
 
   /** The keys [H, K] of a token of the present branch. */
   async #keyOf(layer: number, token: number): Promise<Float32Array> {
     const { heads: H } = this.#config;
     const { keys } = this.#config.kda;
-    const row = this.#gpu.tensor('scratch', 'a row of q, k and v', [
-      H * (2 * keys + this.#config.kda.values),
-    ]);
+    const row = await this.#gpu.guard('a row of q, k and v', () =>
+      this.#gpu.tensor('scratch', 'a row of q, k and v', [
+        H * (2 * keys + this.#config.kda.values),
+      ]),
+    );
     try {
       return await this.#replay.away(this.#present, async () => {
         const plans = await this.#planFor(keyTap(layer, row));
@@ -485,12 +565,28 @@ export class Memory {
   async select(branch: number): Promise<void> {
     const line = this.branches.line(branch);
     if (line === this.line) return;
+    await this.#standing(line);
     const shared = sharedTokens(this.line, line);
     await this.#recording?.pause();
     await this.branches.select(line);
-    this.#recording?.forget(shared);
+    this.#forget(shared);
     await this.attach();
     await this.#afterSwitch();
+  }
+
+  /** Have a line's state at hand: one that went with its device is taken in again. */
+  async #standing(line: Line): Promise<void> {
+    const { line: present } = this;
+    if (line === present || line.aside) return;
+    await this.#recording?.pause();
+    await this.#replay.away(this.#present, async () => {
+      await this.branches.select(line);
+      this.#replay.stale();
+      await this.#replay.goTo(line.history.length);
+      await this.branches.select(present);
+      this.#replay.stale();
+    });
+    this.#recording?.resume(this.#state.position);
   }
 
   async #afterSwitch(): Promise<void> {
@@ -514,7 +610,7 @@ export class Memory {
       this.#model.use(this.#present);
       this.branches.cut(at);
       line.said = [last];
-      this.#recording?.forget(at);
+      this.#forget(at);
       this.#recording?.resume(at);
     }
     return [...line.history, ...line.said];
@@ -523,6 +619,8 @@ export class Memory {
   /** See MemoryApi.compare. */
   async compare(a: number, b: number): Promise<Float32Array> {
     const [one, other] = [this.branches.line(a), this.branches.line(b)];
+    await this.#standing(one);
+    await this.#standing(other);
     const { heads: H } = this.#config;
     const sizes = { H, K: this.#config.kda.keys, V: this.#config.kda.values };
     const { kda } = this.layers();
@@ -539,6 +637,8 @@ export class Memory {
   async difference(a: number, b: number, layer: number, head: number): Promise<Float32Array> {
     const [one, other] = [this.branches.line(a), this.branches.line(b)];
     this.#checkHead(layer, head);
+    await this.#standing(one);
+    await this.#standing(other);
     const { keys, values } = this.#config.kda;
     const size = keys * values;
     const read = async (line: Line) =>
@@ -595,14 +695,4 @@ function keyTap(layer: number, row: Tensor): Tap {
     if (site !== 'mixed' || at !== layer) return;
     plan.run(K.probeRow, { WIDTH: row.shape[0]!, FIRST: 0 }, { x, row }, [K.step]);
   };
-}
-
-/** How many tokens two lines have in common, taken in under the same interventions. */
-function sharedTokens(a: Line, b: Line): number {
-  const same = a.interventions.findIndex((intervention, i) => intervention !== b.interventions[i]);
-  const common = same < 0 ? a.interventions.length : same;
-  const own = [...a.interventions.slice(common), ...b.interventions.slice(common)];
-  const most = Math.min(a.history.length, b.history.length, ...own.map(({ from }) => from));
-  for (let i = 0; i < most; i++) if (a.history[i] !== b.history[i]) return i;
-  return most;
 }

@@ -41,10 +41,19 @@ export class Path {
     if (last) last.tokens = Math.min(last.tokens, position - last.position);
   }
 
+  /** The path that consists of these pieces. */
+  static of(pieces: readonly Piece[]): Path {
+    const path = new Path();
+    path.#pieces = pieces.map((piece) => ({ ...piece }));
+    return path;
+  }
+
+  get pieces(): readonly Readonly<Piece>[] {
+    return this.#pieces;
+  }
+
   copy(): Path {
-    const other = new Path();
-    other.#pieces = this.#pieces.map((piece) => ({ ...piece }));
-    return other;
+    return Path.of(this.#pieces);
   }
 
   /** Whether the tokens before `position` end where a call may end without changing what comes after. */

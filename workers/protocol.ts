@@ -53,9 +53,12 @@ export interface Manifest {
   shards: Shard[];
 }
 
-/** How far a load has come. `phase` names what takes the time; bytes count within that phase. */
+/**
+ * How far a load has come. `phase` names what takes the time; bytes count within that phase. After the loss of a device
+ * the model is put back: that begins and ends with phase 'restore', of 1 in all.
+ */
 export interface LoadProgress {
-  phase: 'download' | 'upload' | 'compile';
+  phase: 'download' | 'upload' | 'compile' | 'restore';
   doneBytes: number;
   totalBytes: number;
   note: string;
@@ -182,7 +185,7 @@ export interface CheckpointOffer {
   name: string;
   /** '' where nobody states it. */
   license: string;
-  /** Of its files. */
+  /** Of its weights. */
   bytes: number;
   /** The smallest first. `model` is the name to open, download and read it by, as any other. */
   choices: { model: string; encoding: ImportEncoding; bytes: number }[];
@@ -392,8 +395,32 @@ export interface EngineApi {
   reset(): Promise<void>;
   /** Token ids of a prompt as `generate` would feed them. */
   tokenize(prompt: Prompt): Promise<number[]>;
-  /** Resolves with the reason when the GPU goes away; never otherwise. */
+  /**
+   * Resolves with the reason when the GPU went away for good: three times within a minute, or nothing came in its place.
+   * A loss that is made up for is told to `load`'s `report` and to nobody else: calls under way take longer, no more.
+   */
   lost(): Promise<string>;
+}
+
+/** The conversation over a reload of its page: one record in this browser, of the page's account and the engine's state. */
+export interface BookmarkApi {
+  /** The page's account as it was stored last; null where there is none. */
+  account(): Promise<string | null>;
+  /**
+   * Store the page's account with the state as it is; where no model is loaded the state stored before stays. Answers why
+   * the state is not stored, or ''. Fails: QuotaExceeded, and as the browser does where it stores nothing.
+   */
+  store(account: string): Promise<string>;
+  /** Take up the stored state, once the model is loaded and before anything is said. */
+  takeUp(): Promise<Resumed>;
+}
+
+/** What came of a stored state. */
+export interface Resumed {
+  /** Tokens that stand in the memory again, the last one perhaps still to be taken in. */
+  tokens: number;
+  /** Why there are none, to be shown; '' where all is well or nothing was stored. */
+  note: string;
 }
 
 /** The same engine, looked into. Everything here leaves untouched what `generate` would say. */

@@ -3,7 +3,7 @@
  * latent caches of the MLA layers (one row a token). Snapshots keep the recurrent part; cache rows stay where they are.
  */
 import type { ModelConfig } from './config.ts';
-import type { Gpu, Tensor } from './gpu.ts';
+import type { Gpu, Stretch, Tensor } from './gpu.ts';
 import { dequantize } from './quant.ts';
 
 /** What a KDA layer remembers. */
@@ -47,6 +47,21 @@ export interface Rows {
   readonly bytes: number;
 }
 
+/** A state read back, to stand outside the GPU: after `position` tokens, with cache rows from `first` on. */
+export interface ReadState {
+  readonly position: number;
+  /** Memory and tails of each KDA layer in turn, as words. */
+  readonly recurrent: Uint32Array<ArrayBuffer>;
+  readonly rows: RowBlock;
+}
+
+/** Cache rows [first, end) outside the GPU: of each MLA layer [end - first, row words]. */
+export interface RowBlock {
+  readonly first: number;
+  readonly end: number;
+  readonly layers: readonly Uint32Array<ArrayBuffer>[];
+}
+
 const FIRST_SEGMENT_ROWS = 2048;
 
 /**
@@ -74,13 +89,15 @@ export class State {
   readonly layers: readonly (KdaState | MlaState)[];
   /** All segments that the context limit allows; the first `allocated` have buffers. */
   readonly segments: readonly Segment[];
+  /** Words of one row of one latent cache, and of all that is recurrent. */
+  readonly rowWords: number;
+  readonly recurrentWords: number;
   readonly #gpu: Gpu;
-  readonly #rowWords: number;
 
   constructor(gpu: Gpu, config: ModelConfig, contextLimit: number, numbers: CacheNumbers) {
     this.#gpu = gpu;
-    this.#rowWords = (config.mla.latent + config.mla.sharedKey) / (numbers === 'f16' ? 2 : 1);
-    this.segments = segmentsFor(contextLimit, 4 * this.#rowWords, gpu.report.maxBindingBytes);
+    this.rowWords = (config.mla.latent + config.mla.sharedKey) / (numbers === 'f16' ? 2 : 1);
+    this.segments = segmentsFor(contextLimit, 4 * this.rowWords, gpu.report.maxBindingBytes);
     const { heads: H } = config;
     const { keys: K, values: V, taps } = config.kda;
     this.layers = config.layers.map((layer, i): KdaState | MlaState =>
@@ -92,11 +109,17 @@ export class State {
             tails: gpu.tensor('recurrent', `layer ${i} tails`, [taps - 1, H * (2 * K + V)]),
           },
     );
+    this.recurrentWords = this.#recurrent().reduce((sum, t) => sum + t.bytes / 4, 0);
   }
 
   get contextLimit(): number {
     const last = this.segments.at(-1)!;
     return last.first + last.rows;
+  }
+
+  /** MLA layers, each of which has a latent cache. */
+  get cacheCount(): number {
+    return this.#caches().length;
   }
 
   /** Segments that have buffers. */
@@ -115,7 +138,7 @@ export class State {
     for (let s = this.allocated; s < this.segmentsFor(tokens); s++) {
       this.layers.forEach((layer, i) => {
         if (layer.kind !== 'mla') return;
-        const shape = [this.segments[s]!.rows, this.#rowWords];
+        const shape = [this.segments[s]!.rows, this.rowWords];
         layer.segments.push(this.#gpu.tensor('latent', `layer ${i} latents ${s}`, shape));
       });
     }
@@ -150,9 +173,9 @@ export class State {
   keepRows(first: number, end: number): Rows {
     const count = end - first;
     const tensors = this.#caches().map((segments, i) => {
-      const to = this.#gpu.tensor('latent', `rows ${i} from ${first}`, [count, this.#rowWords]);
+      const to = this.#gpu.tensor('latent', `rows ${i} from ${first}`, [count, this.rowWords]);
       this.#eachStretch(first, count, (s, row, at, rows) => {
-        const n = this.#rowWords;
+        const n = this.rowWords;
         this.#gpu.copy(segments[s]!, row * n, to, at * n, rows * n);
       });
       return to;
@@ -164,7 +187,7 @@ export class State {
   putRows({ first, count, tensors }: Rows): void {
     this.#caches().forEach((segments, i) =>
       this.#eachStretch(first, count, (s, row, at, rows) => {
-        const n = this.#rowWords;
+        const n = this.rowWords;
         this.#gpu.copy(tensors[i]!, at * n, segments[s]!, row * n, rows * n);
       }),
     );
@@ -174,7 +197,7 @@ export class State {
   async readRows(layer: number, end: number): Promise<Float32Array> {
     const cache = this.layers[layer];
     if (cache?.kind !== 'mla') throw new Error(`layer ${layer} has no latent cache`);
-    const n = this.#rowWords;
+    const n = this.rowWords;
     const all = new Uint32Array(end * n);
     const reads: Promise<void>[] = [];
     this.#eachStretch(0, end, (s, row, at, rows) => {
@@ -186,6 +209,44 @@ export class State {
     return cache.numbers === 'f32'
       ? new Float32Array(all.buffer)
       : dequantize('F16', bytes, bytes.length / 2);
+  }
+
+  /** The state as it is after all submitted work, with cache rows from `first` on. Decoding need not wait for it. */
+  async readBack(first: number): Promise<ReadState> {
+    const { position, rowWords: n } = this;
+    const whole = (tensor: Tensor): Stretch => ({ tensor, element: 0, count: tensor.bytes / 4 });
+    const stretches = this.#recurrent().map(whole);
+    for (const segments of this.#caches()) {
+      this.#eachStretch(first, position - first, (s, row, _, rows) =>
+        stretches.push({ tensor: segments[s]!, element: row * n, count: rows * n }),
+      );
+    }
+    const words = new Uint32Array(await this.#gpu.readTogether(stretches));
+    const layerWords = (position - first) * n;
+    const layers = this.#caches().map((_, i) => {
+      const from = this.recurrentWords + i * layerWords;
+      return words.slice(from, from + layerWords);
+    });
+    const recurrent = words.slice(0, this.recurrentWords);
+    return { position, recurrent, rows: { first, end: position, layers } };
+  }
+
+  /** Take a state's numbers up again. Room for its rows must have been made. */
+  writeBack(position: number, recurrent: Uint32Array, blocks: readonly RowBlock[]): void {
+    let from = 0;
+    for (const tensor of this.#recurrent()) {
+      this.#gpu.write(tensor, 0, recurrent.subarray(from, from + tensor.bytes / 4));
+      from += tensor.bytes / 4;
+    }
+    const n = this.rowWords;
+    for (const { first, end, layers } of blocks) {
+      this.#caches().forEach((segments, i) =>
+        this.#eachStretch(first, end - first, (s, row, at, rows) =>
+          this.#gpu.write(segments[s]!, row * n, layers[i]!.subarray(at * n, (at + rows) * n)),
+        ),
+      );
+    }
+    this.position = position;
   }
 
   /** Free a snapshot, or rows. */

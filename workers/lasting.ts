@@ -1,0 +1,323 @@
+/**
+ * An engine that outlives its device. When the GPU goes away it opens another one, puts the weights back from where they
+ * are stored and the conversation from what is kept of it outside the GPU (keep.ts), and what was under way goes on: an
+ * answer with its next token, everything else from its beginning. Three losses within a minute are too many.
+ */
+import { cutOutline, type Outline, presentLine } from './branches.ts';
+import { Engine, type EngineOptions, type Writing } from './engine.ts';
+import type { Gpu } from './gpu.ts';
+import type { Kept } from './keep.ts';
+import {
+  type Answers,
+  type Branch,
+  type Frame,
+  type Inquiry,
+  type Intervention,
+  type LayerLists,
+  type Loaded,
+  type MemoryReport,
+  PalimpsestError,
+  type Prompt,
+  type Sampling,
+  type Stop,
+  type Token,
+  type Watch,
+} from './protocol.ts';
+
+/** What a lasting engine needs: all that an engine does but the device, which it opens itself. */
+export interface LastingOptions extends Omit<EngineOptions, 'gpu'> {
+  /** A device, at first and after every loss. Fails: NoWebGPU, LimitTooSmall. */
+  open: () => Promise<Gpu>;
+}
+
+/** A conversation as another engine can take it up. */
+export interface Standing {
+  readonly outline: Outline;
+  readonly kept: Kept | null;
+}
+
+const MOST_LOSSES = 3;
+const LOSSES_MS = 60_000;
+
+export class LastingEngine {
+  readonly loaded: Loaded;
+  /** Resolves with the reason when there is no going on. */
+  readonly lost: Promise<string>;
+  readonly #options: LastingOptions;
+  #engine: Engine;
+  /** Set for good once there is no going on. */
+  #end: PalimpsestError | null = null;
+  #sayLost: (reason: string) => void = () => {};
+  #lossesMs: number[] = [];
+  #rebuilding: Promise<void> | null = null;
+  /** Calls that the engine has not answered yet. */
+  readonly #calls = new Set<Promise<unknown>>();
+  /** A call that no other may disturb is under way: the answer it writes, or how all was before it changes branches. */
+  #alone: Writing | Standing | null = null;
+  #watched: { watch: Watch; onFrame: (frame: Frame) => unknown } | null = null;
+
+  private constructor(options: LastingOptions, engine: Engine) {
+    this.#options = options;
+    this.#engine = engine;
+    this.loaded = engine.loaded;
+    this.lost = new Promise((resolve) => (this.#sayLost = resolve));
+    this.#attend(engine);
+  }
+
+  /** Read a model's files and put it on a GPU. Fails as `Engine.load` and `LastingOptions.open`. */
+  static async load(options: LastingOptions): Promise<LastingEngine> {
+    return new LastingEngine(options, await openEngine(options));
+  }
+
+  // ------------------------------------------------------------------------------------ the engine's calls
+
+  /** See Engine, here and below. */
+  encode(prompt: Prompt): number[] {
+    return this.#engine.encode(prompt);
+  }
+
+  layers(): LayerLists {
+    return this.#engine.layers();
+  }
+
+  memory(): MemoryReport {
+    return this.#engine.memory();
+  }
+
+  branches(): Branch[] {
+    return this.#engine.branches();
+  }
+
+  async generate(prompt: Prompt, sampling: Sampling, onToken: (t: Token) => void): Promise<Stop> {
+    await this.#stands();
+    const writing = this.#engine.begin(prompt, sampling);
+    return this.#undisturbed(writing, (engine) => engine.write(writing, onToken));
+  }
+
+  async proceed(sampling: Sampling, onToken: (t: Token) => void): Promise<Stop> {
+    const ids = await this.#change((engine) => engine.readyToProceed());
+    return this.generate({ kind: 'ids', ids }, sampling, onToken);
+  }
+
+  stop(): void {
+    if (this.#alone && 'answer' in this.#alone) this.#alone.stopped = true;
+  }
+
+  reset(): Promise<void> {
+    return this.#change((engine) => engine.reset());
+  }
+
+  fork(position: number, token: number | null, interventions: Intervention[]): Promise<Branch> {
+    return this.#change((engine) => engine.fork(position, token, interventions));
+  }
+
+  select(branch: number): Promise<void> {
+    return this.#change((engine) => engine.select(branch));
+  }
+
+  compare(a: number, b: number): Promise<Float32Array> {
+    return this.#call((engine) => engine.compare(a, b));
+  }
+
+  difference(a: number, b: number, layer: number, head: number): Promise<Float32Array> {
+    return this.#call((engine) => engine.difference(a, b, layer, head));
+  }
+
+  inspect<K extends Inquiry['kind']>(inquiry: Extract<Inquiry, { kind: K }>): Promise<Answers[K]> {
+    return this.#call((engine) => engine.inspect<K>(inquiry));
+  }
+
+  async watch(watch: Watch | null, onFrame: (frame: Frame) => unknown): Promise<void> {
+    await this.#call((engine) => engine.watch(watch, this.#framesOf(engine, onFrame)));
+    this.#watched = watch && { watch, onFrame };
+  }
+
+  settled(): Promise<void> {
+    return this.#call((engine) => engine.settled());
+  }
+
+  destroy(): void {
+    this.#end ??= new PalimpsestError('Refused', 'The engine was ended. Load the model again.');
+    this.#engine.destroy();
+  }
+
+  // ----------------------------------------------------------------------------------- to be taken up later
+
+  /** What a state must be made of to be taken up here. */
+  get fit(): ReturnType<Engine['fit']> {
+    return this.#engine.fit();
+  }
+
+  /** The conversation as it is. Before that `keep` sees to it that as much as can be stands outside the GPU. */
+  get standing(): Standing {
+    if (this.#alone && 'outline' in this.#alone) return this.#alone;
+    return standingOf(this.#engine, Infinity);
+  }
+
+  keep(): Promise<void> {
+    return this.#call((engine) => engine.keep());
+  }
+
+  /** Take up a conversation in place of an empty one. See Engine.resume. */
+  resume({ outline, kept }: Standing): Promise<void> {
+    return this.#change((engine) => engine.resume(outline, kept));
+  }
+
+  // ----------------------------------------------------------------------------------------- through losses
+
+  /** Put a call to the engine, and to the next one if the device goes away under it. */
+  async #call<T>(work: (engine: Engine) => Promise<T>): Promise<T> {
+    for (;;) {
+      await this.#stands();
+      const engine = this.#engine;
+      const answer = work(engine);
+      this.#calls.add(answer);
+      try {
+        return await answer;
+      } catch (error) {
+        if (!(await comesOfLoss(error, engine))) throw error;
+      } finally {
+        this.#calls.delete(answer);
+      }
+      await this.#rebuild(engine);
+    }
+  }
+
+  /** A call that changes which branches there are. Broken off by a loss, it begins where it began. */
+  async #change<T>(work: (engine: Engine) => Promise<T>): Promise<T> {
+    await this.#stands();
+    return this.#undisturbed(this.standing, work);
+  }
+
+  /** One at a time, whatever number of engines it takes. */
+  async #undisturbed<T>(
+    alone: Writing | Standing,
+    work: (engine: Engine) => Promise<T>,
+  ): Promise<T> {
+    if (this.#alone) {
+      throw new PalimpsestError(
+        'Refused',
+        'A generation is running on this engine. Stop it, or wait for its end.',
+      );
+    }
+    this.#alone = alone;
+    try {
+      return await this.#call(work);
+    } finally {
+      this.#alone = null;
+    }
+  }
+
+  /** Resolves when an engine stands. Fails once there is no going on. */
+  async #stands(): Promise<void> {
+    while (this.#rebuilding) await this.#rebuilding;
+    if (this.#end) throw this.#end;
+  }
+
+  /** Nothing need be under way for a loss to be seen. */
+  #attend(engine: Engine): void {
+    void engine.lost.then(() => this.#rebuild(engine));
+  }
+
+  /** Resolves when another engine stands in this one's place, or there is no going on. */
+  #rebuild(lost: Engine): Promise<void> {
+    if (this.#rebuilding) return this.#rebuilding;
+    if (lost !== this.#engine || this.#end) return Promise.resolve();
+    this.#rebuilding = this.#build(lost)
+      .catch((error: Error) => this.#giveUp(error.message))
+      .finally(() => (this.#rebuilding = null));
+    return this.#rebuilding;
+  }
+
+  async #build(lost: Engine): Promise<void> {
+    await Promise.allSettled(this.#calls); // until then tokens may come that the device had made
+    const standing = this.#whereToGoOn(lost);
+    const { clock, report } = this.#options;
+    let reason = await lost.lost;
+    lost.destroy();
+    for (;;) {
+      const nowMs = clock();
+      this.#lossesMs = [...this.#lossesMs, nowMs].filter((ms) => nowMs - ms < LOSSES_MS);
+      if (this.#lossesMs.length >= MOST_LOSSES) {
+        this.#giveUp(
+          `The graphics device went away ${MOST_LOSSES} times within a minute, the last time so: ${reason} What is said is kept. Close what else uses the GPU and load the model again.`,
+        );
+        return;
+      }
+      const note = `The graphics device went away (${reason}); the model is put back`;
+      report({ phase: 'restore', doneBytes: 0, totalBytes: 1, note });
+      try {
+        const engine = await openEngine(this.#options);
+        if (this.#end) return engine.destroy();
+        this.#engine = engine;
+        await this.#takeUp(engine, standing);
+        this.#attend(engine);
+        report({ phase: 'restore', doneBytes: 1, totalBytes: 1, note: '' });
+        return;
+      } catch (error) {
+        if ((error as Error).name !== 'DeviceLost') throw error;
+        reason = (error as Error).message;
+      }
+    }
+  }
+
+  async #takeUp(engine: Engine, { outline, kept }: Standing): Promise<void> {
+    try {
+      await engine.resume(outline, kept);
+      if (!this.#watched) return;
+      const { watch, onFrame } = this.#watched;
+      await engine.watch(watch, this.#framesOf(engine, onFrame));
+    } catch (error) {
+      const lost = await comesOfLoss(error, engine);
+      const failure = lost ? new PalimpsestError('DeviceLost', await engine.lost) : error;
+      engine.destroy();
+      throw failure;
+    }
+  }
+
+  /** Where the next engine goes on: before a change that is broken off, and before the token that an answer waits for. */
+  #whereToGoOn(lost: Engine): Standing {
+    if (!this.#alone) return standingOf(lost, Infinity);
+    if ('outline' in this.#alone) return this.#alone;
+    const { promptIds, answer, reusedTokens } = this.#alone;
+    const begun = reusedTokens !== null;
+    return standingOf(lost, begun ? promptIds.length + answer.length - 1 : Infinity);
+  }
+
+  #giveUp(reason: string): void {
+    if (this.#end) return;
+    this.#end = new PalimpsestError('DeviceLost', reason);
+    this.#sayLost(reason);
+  }
+
+  /** Frames of an engine that is no more are nobody's. */
+  #framesOf(engine: Engine, onFrame: (frame: Frame) => unknown) {
+    return (frame: Frame) => (engine === this.#engine ? onFrame(frame) : undefined);
+  }
+}
+
+/** The conversation of an engine, its present line cut to `most` tokens. */
+function standingOf(engine: Engine, most: number): Standing {
+  const outline = cutOutline(engine.outline(), most);
+  return { outline, kept: engine.kept(presentLine(outline).history.length) };
+}
+
+/** An engine on a device of its own. Fails as `LastingEngine.load`; a loss is DeviceLost whatever it broke. */
+async function openEngine(options: LastingOptions): Promise<Engine> {
+  const gpu = await options.open();
+  try {
+    return await Engine.load({ ...options, gpu });
+  } catch (error) {
+    const lost = await gpu.isLost();
+    const failure = lost ? new PalimpsestError('DeviceLost', await gpu.lost) : error;
+    gpu.destroy();
+    throw failure;
+  }
+}
+
+/** Whether a call failed because the device is gone. A refusal is no such failure and is told at once. */
+async function comesOfLoss(error: unknown, engine: Engine): Promise<boolean> {
+  const told = error instanceof PalimpsestError ? error.name : '';
+  if (told === 'DeviceLost') return true;
+  return (told === '' || told === 'OutOfMemory') && engine.isLost();
+}
