@@ -24,9 +24,11 @@ import {
 } from './scratch.ts';
 import type { KdaState, MlaState, Segment, State } from './state.ts';
 import {
+  adjoining,
   type Ffn,
   type KdaWeights,
   loadWeights,
+  type Matrix,
   type MlaWeights,
   type ModelWeights,
   type MoeWeights,
@@ -349,15 +351,14 @@ export class Model {
     const { keys, values: V, taps: TAPS } = this.#config.kda;
     const C = H * (2 * keys + V);
     const EPS = this.#config.eps;
-    p.linear(w.q, s.h, s.qkv, { yToken: C });
-    p.linear(w.k, s.h, s.qkv, { yToken: C, yFirst: H * keys });
-    p.linear(w.v, s.h, s.qkv, { yToken: C, yFirst: 2 * H * keys });
+    linearSideBySide(p, [w.q, w.k, w.v], s.h, s.qkv);
     p.run(K.shortConv, { C, TAPS }, { qkv: s.qkv, w: w.conv, tails: state.tails, mixed: s.mixed }, [
       K.activation,
       K.step,
     ]);
-    p.linear(w.forgetA, s.h, s.low);
-    p.linear(w.forgetB, s.low, s.g);
+    const low = w.forgetA.rows + w.outGateA.rows;
+    linearSideBySide(p, [w.forgetA, w.outGateA], s.h, s.low);
+    p.linear(w.forgetB, s.low, s.g, { xToken: low });
     p.linear(w.writeStrength, s.h, s.beta);
     const gates = { mixed: s.mixed, g: s.g, beta: s.beta, dt: w.dt, a: w.a };
     p.run(K.kdaGate, { H, K: keys, C, EPS }, gates, [K.activation, p.sum], p.lanes(keys));
@@ -374,8 +375,7 @@ export class Model {
       p.run(K.kdaStep, { H, K: keys, V, PARTS }, memory, [K.step]);
     } else this.#kdaChunks(p, state);
     look('o', s.o);
-    p.linear(w.outGateA, s.h, s.low);
-    p.linear(w.outGateB, s.low, s.outGate);
+    p.linear(w.outGateB, s.low, s.outGate, { xToken: low, xFirst: w.forgetA.rows });
     look('outGate', s.outGate);
     const out = { o: s.o, gate: s.outGate, w: w.outNorm, y: s.gated };
     p.run(K.kdaOut, { H, V, EPS }, out, [K.activation, p.sum], p.lanes(V));
@@ -414,16 +414,10 @@ export class Model {
   /** A SwiGLU network on h. */
   #ffn(p: Plan, w: Ffn, y: Tensor): void {
     const s = this.#scratch;
-    p.linear(w.gate, s.h, s.gate);
-    p.linear(w.up, s.h, s.up);
-    const consts = {
-      WIDTH: w.gate.rows,
-      SLOTS: 1,
-      GATE_FIRST: 0,
-      UP_FIRST: 0,
-      STRIDE: w.gate.rows,
-    };
-    p.run(K.swiglu, consts, { gate: s.gate, up: s.up, act: s.act }, [K.activation]);
+    const WIDTH = w.gate.rows;
+    linearSideBySide(p, [w.gate, w.up], s.h, s.gateUp);
+    const consts = { WIDTH, SLOTS: 1, GATE_FIRST: 0, UP_FIRST: WIDTH, STRIDE: 2 * WIDTH };
+    p.run(K.swiglu, consts, { gate: s.gateUp, up: s.gateUp, act: s.act }, [K.activation]);
     p.linear(w.down, s.act, y);
   }
 
@@ -507,4 +501,11 @@ function checkNumbers(bad: number, position: number): void {
       `${bad} logits after token ${position} are not finite numbers. The model file may be damaged; load it again, and if it happens again, choose another file.`,
     );
   }
+}
+
+/** y = the products of one input, one after another in a row of y. */
+function linearSideBySide(p: Plan, matrices: Matrix[], x: Tensor, y: Tensor): void {
+  const yToken = matrices.reduce((sum, w) => sum + w.rows, 0);
+  for (const { matrix, first } of adjoining(...matrices))
+    p.linear(matrix, x, y, { yToken, yFirst: first });
 }

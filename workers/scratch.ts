@@ -86,7 +86,7 @@ export function scratchFor(gpu: Gpu, c: ModelConfig, T: number) {
     y: f32('y', T, D), // what a block adds
     qkv: f32('qkv', T, C),
     mixed: f32('mixed', T, C), // after convolution
-    low: f32('low', T, Math.max(keys, values)), // between the two halves of a gate
+    low: f32('low', T, keys + values), // between the two halves of the gates
     g: f32('g', T, H * keys),
     beta: f32('beta', T, H),
     chunk: mapValues(K.chunkScratch(T, { H, K: keys }), (elements, name) =>
@@ -118,8 +118,7 @@ export function scratchFor(gpu: Gpu, c: ModelConfig, T: number) {
       4,
     ), // u32
     routed: f32('expert weights', slots),
-    gate: f32('ffn gate', T, ffn),
-    up: f32('ffn up', T, ffn),
+    gateUp: f32('ffn gate and up', T, 2 * ffn),
     act: f32('ffn act', T, ffn),
     always: f32('shared expert', T, D),
     expertGate: f32('experts gate', slots, c.moe.width),

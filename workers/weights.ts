@@ -30,6 +30,22 @@ export interface Matrix {
   parts: MatrixPart[];
 }
 
+/** Matrices of one input, with those that follow one another in a bundle as one; `first` counts the rows before. */
+export function adjoining(...matrices: Matrix[]): { matrix: Matrix; first: number }[] {
+  const joined: { matrix: Matrix; first: number }[] = [];
+  let first = 0;
+  for (const next of matrices) {
+    const last = joined.at(-1)?.matrix;
+    const [a, b] = [last?.parts[0], next.parts[0]!];
+    if (last && a && a.codes === b.codes && a.offset + a.rows === b.offset) {
+      const rows = last.rows + next.rows;
+      joined.at(-1)!.matrix = { ...last, rows, parts: [{ ...a, rows }] };
+    } else joined.push({ matrix: next, first });
+    first += next.rows;
+  }
+  return joined;
+}
+
 /** Bytes of a tensor read at a time: at most one shard's worth. */
 const READ_BYTES = 8 * 1024 * 1024;
 
