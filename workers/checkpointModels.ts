@@ -101,7 +101,9 @@ export async function offerModels(
   const offer: CheckpointOffer = {
     name: found.about.name,
     license: found.about.license,
-    bytes: sources.reduce((sum, { byteLength }) => sum + byteLength, 0),
+    bytes: sources
+      .filter(({ name }) => name.endsWith('.safetensors'))
+      .reduce((sum, { byteLength }) => sum + byteLength, 0),
     choices: records.map(({ model, manifest }, i) => ({
       model,
       encoding: encodings[i]!,

@@ -49,6 +49,8 @@ beforeAll(async () => {
     files: {
       ...modelFiles('/models/tiny/', file),
       ...modelFiles('/models/other/', 'test/fixtures/tiny-q8_0.gguf'),
+      // No recording is played: the page begins with its own conversation.
+      '/replays/first-visit.json': '{}',
     },
     headers: {
       'Access-Control-Allow-Origin': '*',
@@ -198,7 +200,7 @@ describe('a download', () => {
     await open();
     await button('Download only').click();
     await page.getByText('0 of 1 piece verified by SHA-256').waitFor();
-    await button('Pause').click();
+    await page.getByRole('button', { name: 'Pause', exact: true }).click();
     await page.getByText('Paused').waitFor();
     holding = false;
     await button('Resume').click();
@@ -210,9 +212,11 @@ describe('a download', () => {
     holding = true;
     await open();
     await button('Download only').click();
-    await button('Pause').waitFor();
+    await page.getByRole('button', { name: 'Pause', exact: true }).waitFor();
     await page.getByRole('button', { name: 'Cancel' }).first().click();
-    await expect.poll(() => button('Pause').count()).toBe(0);
+    await expect
+      .poll(() => page.getByRole('button', { name: 'Pause', exact: true }).count())
+      .toBe(0);
     holding = false;
     await page.getByRole('button', { name: /^(Download only|Go on)$/ }).click();
     await stored('tiny-q4_0').getByText('verified just now').waitFor();
@@ -452,8 +456,8 @@ describe('a repository of the hub', () => {
     held = '00003-of-00003.safetensors';
     await offer.getByRole('button', { name: 'Q4_0' }).click();
     await button('Import').click();
-    await page.getByText('0 of 1 piece stored with their SHA-256').waitFor();
-    await button('Pause').click();
+    await page.getByText('0 of 1 piece stored with its SHA-256').waitFor();
+    await page.getByRole('button', { name: 'Pause', exact: true }).click();
     await page.getByText('Paused').waitFor();
     letGo();
     held = '';
@@ -487,8 +491,9 @@ describe('without a network', () => {
     await page.reload();
     await page.getByText(/With the network off, the page and its stored models work/).waitFor();
     expect(await answers()).toBe(first);
-    // The browser itself looks whether there is another service worker; that is no request of the page's.
-    const others = site.requested.slice(before).filter((path) => path !== '/serviceWorker.js');
+    // The browser itself looks whether there is another service worker, and that one for a newer recording.
+    const own = ['/serviceWorker.js', '/replays/first-visit.json'];
+    const others = site.requested.slice(before).filter((path) => !own.includes(path));
     expect(others).toEqual([]);
   });
 
@@ -503,7 +508,8 @@ describe('without a network', () => {
     });
     expect(kept.caches).toBe(1);
     expect(kept.paths).toContain('/');
-    expect(kept.paths.filter((path) => !/^\/(assets\/.+\.(js|css))?$/.test(path))).toEqual([]);
+    const shell = /\/$|\.(html|js|css)$|^\/replays\/first-visit\.json$/;
+    expect(kept.paths.filter((path) => !shell.test(path))).toEqual([]);
     expect(kept.paths.some((path) => path.includes('engine.worker'))).toBe(true);
   });
 });
