@@ -1,5 +1,6 @@
 /** A page with nothing but the weights worker, for tests to call. */
 import { createEndpoint, proxy, wrap } from 'comlink';
+import { FULL, Gpu } from '../../../workers/gpu.ts';
 import type { LoadProgress, WeightsApi, WeightsStatus } from '../../../workers/protocol.ts';
 import { freeBytes } from '../../../workers/store.ts';
 import * as peers from './peers.ts';
@@ -80,6 +81,31 @@ const lab = {
       }
     }
     return performance.now() - start;
+  },
+
+  /** Milliseconds to read a whole model into buffers of the GPU, until it holds all of it. */
+  async timeUpload(model: string): Promise<number> {
+    const gpu = await Gpu.open(navigator.gpu, FULL);
+    try {
+      const shards = await weights.open(
+        model,
+        proxy(() => {}),
+      );
+      const start = performance.now();
+      for (const [shard, { file, bytes }] of shards.entries()) {
+        const buffer = gpu.tensor('weights', file, [bytes / 4]);
+        for (let at = 0; at < bytes; at += rangeBytes) {
+          const range = await weights.read(model, shard, at, Math.min(rangeBytes, bytes - at));
+          gpu.write(buffer, at / 4, new Uint32Array(range));
+          freeBytes(range);
+        }
+        // Writes are handed over with the next work that is submitted, and reading a number back is work.
+        await gpu.read(buffer, bytes / 4 - 1, 1);
+      }
+      return performance.now() - start;
+    } finally {
+      gpu.destroy();
+    }
   },
 
   async adopt(files: File[]): Promise<string> {
