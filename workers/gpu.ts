@@ -584,11 +584,11 @@ export class Gpu {
   }
 
   /**
-   * GPU microseconds of each call, run once in order, each in a pass of its own. Needs the feature 'timestamp-query'.
-   * Passes add a little to short calls; whole plans are timed by the clock instead.
+   * GPU microseconds of each group of calls, run once in order, a group in a pass of its own. Needs the feature
+   * 'timestamp-query'. A pass adds a little to short calls; whole plans are timed by the clock instead.
    */
-  async profile(calls: readonly Call[], tokens: number): Promise<number[]> {
-    const count = 2 * calls.length;
+  async profile(groups: readonly (readonly Call[])[], tokens: number): Promise<number[]> {
+    const count = 2 * groups.length;
     const queries = this.#device.createQuerySet({ type: 'timestamp', count });
     const resolved = this.#device.createBuffer({
       size: 8 * count,
@@ -599,7 +599,7 @@ export class Gpu {
       usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
     });
     const encoder = this.#device.createCommandEncoder();
-    calls.forEach((call, i) => {
+    groups.forEach((calls, i) => {
       const pass = encoder.beginComputePass({
         timestampWrites: {
           querySet: queries,
@@ -607,7 +607,7 @@ export class Gpu {
           endOfPassWriteIndex: 2 * i + 1,
         },
       });
-      dispatchCall(pass, call, tokens);
+      for (const call of calls) dispatchCall(pass, call, tokens);
       pass.end();
     });
     encoder.resolveQuerySet(queries, 0, count, resolved, 0);
@@ -617,7 +617,7 @@ export class Gpu {
     const stamps = new BigUint64Array(staging.getMappedRange().slice(0));
     for (const buffer of [resolved, staging]) buffer.destroy();
     queries.destroy();
-    return calls.map((_, i) => Number(stamps[2 * i + 1]! - stamps[2 * i]!) / 1000);
+    return groups.map((_, i) => Number(stamps[2 * i + 1]! - stamps[2 * i]!) / 1000);
   }
 
   /** Wait until all submitted work is done. Fails: DeviceLost, OutOfMemory. */

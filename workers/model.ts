@@ -194,7 +194,8 @@ export class Model {
     const calls = this.#plans![phase].calls.filter((c) => 'program' in c);
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, 0));
     const timed: number[][] = [];
-    for (let i = 0; i < runs + 1; i++) timed.push(await this.#gpu.profile(calls, tokens));
+    const groups = calls.map((call) => [call]);
+    for (let i = 0; i < runs + 1; i++) timed.push(await this.#gpu.profile(groups, tokens));
     timed.shift(); // the first run warms up
     const byName = new Map<string, KernelTime>();
     calls.forEach((call, i) => {
