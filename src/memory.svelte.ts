@@ -249,7 +249,7 @@ export class Memory {
     if (this.#api) void this.#watch().catch(() => {});
   }
 
-  /** Take up a selection from an address: layer, head and token, each only if it is there. */
+  /** Take up a selection from an address: layer, head, token and open instruments, each only if it is there. */
   lookAt(address: URLSearchParams): void {
     const number = (name: string, below: number) => {
       const text = address.get(name) ?? '';
@@ -258,6 +258,8 @@ export class Memory {
     const layer = number('layer', this.model?.layers.length ?? 0);
     const head = number('head', this.model?.heads ?? 0);
     const token = number('token', this.records.length);
+    const opened = address.get('view')?.split(',');
+    if (opened) this.opened = instruments.filter((view) => opened.includes(view));
     if (layer !== null) this.selectLayer(layer);
     if (head !== null || address.get('head') === 'median') this.selectHead(head ?? 'median');
     if (token !== null) this.selectToken(token);

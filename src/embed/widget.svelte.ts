@@ -32,7 +32,7 @@ import type {
   WidgetToken,
   WidgetTurn,
 } from './protocol.ts';
-import type { Wishes } from './wishes.ts';
+import { recordingAddress, selectionOf, type Wishes } from './wishes.ts';
 
 /** How the widget reaches the workers, made when first needed. */
 export interface Workshop {
@@ -191,7 +191,7 @@ export class Widget {
       });
       this.memory.detach();
       await this.memory.attach(client.memory, loaded.model);
-      this.memory.lookAt(this.#wishedLook());
+      this.memory.lookAt(selectionOf(this.wishes.look));
       void client.lost().then(
         (message) => this.#fail({ name: 'DeviceLost', message }),
         (thrown: unknown) => this.#fail(toFailure(thrown)),
@@ -240,19 +240,10 @@ export class Widget {
 
   /** Show a recording that lies beside the page, if there is one. */
   async replay(name: string): Promise<void> {
-    const address = new URL(`replays/${name}.json`, document.baseURI);
-    const recording = await fetchRecording(address).catch(() => null);
+    const recording = await fetchRecording(recordingAddress(name)).catch(() => null);
     if (!recording || this.state.kind === 'ready') return;
     this.memory.replay(recording);
-    this.memory.lookAt(this.#wishedLook());
-  }
-
-  #wishedLook(): URLSearchParams {
-    const { layer, head } = this.wishes.look;
-    const look = new URLSearchParams();
-    if (layer !== undefined) look.set('layer', String(layer));
-    if (head !== undefined) look.set('head', String(head));
-    return look;
+    this.memory.lookAt(selectionOf(this.wishes.look));
   }
 
   // ------------------------------------------------------------------------------------ conversation

@@ -78,3 +78,16 @@ function readModel(named: string, page: URL): URL | null {
 function whole(text: string | null, most: number): number | null {
   return text !== null && /^\d{1,10}$/.test(text) && Number(text) <= most ? Number(text) : null;
 }
+
+/** The selection of a look, as the memory takes it up (src/memory.svelte.ts). */
+export function selectionOf({ layer, head }: Look): URLSearchParams {
+  const selection = new URLSearchParams();
+  if (layer !== undefined) selection.set('layer', String(layer));
+  if (head !== undefined) selection.set('head', String(head));
+  return selection;
+}
+
+/** Where a recording lies, by its name. */
+export function recordingAddress(name: string): URL {
+  return new URL(`replays/${name}.json`, document.baseURI);
+}
