@@ -91,7 +91,18 @@ describe.each([
     ]);
     expect([...(await engine.compare(0, 0))]).toEqual(Array(6).fill(0));
     expect([...(await engine.compare(0, 1))]).toEqual(Array(6).fill(0));
-    for (const d of await engine.compare(0, 2)) expect(d).toBeGreaterThan(0);
+    const norms = await engine.compare(0, 2);
+    for (const d of norms) expect(d).toBeGreaterThan(0);
+
+    // Cell by cell the same difference, with its sign: [keys, values] of one head.
+    const cells = await engine.difference(0, 2, 1, 1);
+    expect(cells).toHaveLength(64 * 64);
+    expect(Math.hypot(...cells) / norms[2 + 1]! - 1).toBeCloseTo(0, 5);
+    const back = await engine.difference(2, 0, 1, 1);
+    expect(cells.every((value, i) => value === -back[i]!)).toBe(true);
+    expect((await engine.difference(0, 1, 1, 1)).every((value) => value === 0)).toBe(true);
+    await expect(engine.difference(0, 2, 2, 0)).rejects.toMatchObject({ name: 'Refused' });
+    await expect(engine.difference(0, 9, 1, 0)).rejects.toMatchObject({ name: 'Refused' });
   });
 });
 
