@@ -36,25 +36,6 @@ fn x_keep(at: u32, low: mat4x4f, high: mat4x4f) {
   x_tile[at + 7u * TOKEN_FOURS] = high[3];
 }
 
-// One column of the tile: a four of rows times a four of tokens, and those 32 on.
-fn multiply(
-  w_at: u32, x_at: u32, near: ptr<function, mat4x4f>, more_rows: ptr<function, mat4x4f>,
-  more_tokens: ptr<function, mat4x4f>, more_both: ptr<function, mat4x4f>,
-) {
-  let w0 = w_tile[w_at];
-  let x0 = x_tile[x_at];
-  *near = add_outer(*near, w0, x0);
-  if (TILE_ROWS > 32u) {
-    *more_rows = add_outer(*more_rows, w_tile[w_at + 8u], x0);
-  }
-  if (TILE_TOKENS > 32u) {
-    *more_tokens = add_outer(*more_tokens, w0, x_tile[x_at + 8u]);
-    if (TILE_ROWS > 32u) {
-      *more_both = add_outer(*more_both, w_tile[w_at + 8u], x_tile[x_at + 8u]);
-    }
-  }
-}
-
 // Rows w_row.. of W, for rows y_row.. of y (rows of them exist); rows n_first.. of x (count of them exist).
 fn tile_product(w_row: u32, y_row: u32, rows: u32, n_first: u32, count: u32, lane: u32) {
   // Loading, a lane has a block of 8 columns of four rows of W, of four rows of x, or both.
@@ -103,17 +84,21 @@ fn tile_product(w_row: u32, y_row: u32, rows: u32, n_first: u32, count: u32, lan
       }
     }
     if (first > 0u) {
-      for (var eight = 0u; eight < 4u; eight++) {
-        let w_at = 8u * eight * ROW_FOURS + (w_own ^ (2u * eight));
-        let x_at = 8u * eight * TOKEN_FOURS + (x_own ^ (2u * eight));
-        multiply(w_at, x_at, &near, &more_rows, &more_tokens, &more_both);
-        multiply(w_at + ROW_FOURS, x_at + TOKEN_FOURS, &near, &more_rows, &more_tokens, &more_both);
-        multiply(w_at + 2u * ROW_FOURS, x_at + 2u * TOKEN_FOURS, &near, &more_rows, &more_tokens, &more_both);
-        multiply(w_at + 3u * ROW_FOURS, x_at + 3u * TOKEN_FOURS, &near, &more_rows, &more_tokens, &more_both);
-        multiply(w_at + 4u * ROW_FOURS, x_at + 4u * TOKEN_FOURS, &near, &more_rows, &more_tokens, &more_both);
-        multiply(w_at + 5u * ROW_FOURS, x_at + 5u * TOKEN_FOURS, &near, &more_rows, &more_tokens, &more_both);
-        multiply(w_at + 6u * ROW_FOURS, x_at + 6u * TOKEN_FOURS, &near, &more_rows, &more_tokens, &more_both);
-        multiply(w_at + 7u * ROW_FOURS, x_at + 7u * TOKEN_FOURS, &near, &more_rows, &more_tokens, &more_both);
+      for (var k = 0u; k < 32u; k++) {
+        let swap = 2u * (k / 8u);
+        let w0 = w_tile[k * ROW_FOURS + (w_own ^ swap)];
+        let x0 = x_tile[k * TOKEN_FOURS + (x_own ^ swap)];
+        near = add_outer(near, w0, x0);
+        if (TILE_ROWS > 32u) {
+          more_rows = add_outer(more_rows, w_tile[k * ROW_FOURS + 8u + (w_own ^ swap)], x0);
+        }
+        if (TILE_TOKENS > 32u) {
+          let x1 = x_tile[k * TOKEN_FOURS + 8u + (x_own ^ swap)];
+          more_tokens = add_outer(more_tokens, w0, x1);
+          if (TILE_ROWS > 32u) {
+            more_both = add_outer(more_both, w_tile[k * ROW_FOURS + 8u + (w_own ^ swap)], x1);
+          }
+        }
       }
     }
   }
