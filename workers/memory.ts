@@ -274,6 +274,7 @@ export class Memory {
       return answer as Answers[Kind];
     } finally {
       recording.resume(this.#state.position);
+      recording.thin();
     }
   }
 

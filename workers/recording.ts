@@ -128,7 +128,7 @@ export class Recording {
     if (state.position - last >= SNAPSHOT_TOKENS) {
       line.snapshots.push(await gpu.guard('a snapshot of the memory', () => state.snapshot()));
     }
-    this.#thin();
+    this.thin();
   }
 
   /** Records from `position` on no longer hold. */
@@ -188,7 +188,7 @@ export class Recording {
   // --------------------------------------------------------------------------------------------- the budget
 
   /** Let histories of other layers go, then snapshots: always the one whose loss makes the least difference for its age. */
-  #thin(): void {
+  thin(): void {
     const { branches, state } = this.#with;
     for (const [layer, history] of this.histories) {
       if (this.bytes <= this.#watch.budgetBytes) return;

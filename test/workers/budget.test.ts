@@ -64,6 +64,10 @@ test('a small budget keeps fewer snapshots, and the same answers', async () => {
     const answer = await engine.inspect({ kind: 'memory', layer: 1, head: 0, position: 300 });
     answers.push([...answer.cells]);
     held.push(total());
+    // Another layer's history is kept for the next question where there is room, and let go where there is none.
+    await engine.inspect({ kind: 'reach', layer: 0, head: 0, position: 300 });
+    if (budgetBytes === 1) expect(total()).toBe(held.at(-1));
+    else expect(total()).toBeGreaterThan(held.at(-1)!);
     await engine.watch(null, () => {});
   }
   expect(answers[0]).toEqual(answers[1]);
