@@ -87,47 +87,36 @@ const KINDS: ((from: number) => Intervention)[] = [
   (from) => ({ kind: 'forgetting', factor: 0, ...place(from) }),
   (from) => ({ kind: 'forgetting', factor: 3, ...place(from) }),
   (from) => ({ kind: 'forget', token: 30, ...place(from) }),
-  (from) => ({ kind: 'swap', branch: 1, ...place(from) }),
+  (from) => ({ kind: 'swap', branch: 2, ...place(from) }),
 ];
 
 describe.each([
   ['in a chunk of the prompt', 50, 60],
   ['in the answer', 84, 90],
 ])('%s', (_, from, position) => {
+  const cells = async (head: number, at: number) =>
+    (await engine.inspect({ kind: 'memory', layer: 0, head, position: at })).cells;
+  let untouched: { otherHead: Float32Array; before: Float32Array };
   beforeAll(async () => {
     await engine.reset();
     await say(engine, prompt);
-    await engine.fork(40, 11, []); // ends as `other`: its last token is said, and taken in by going on
-    await engine.select(0);
+    untouched = { otherHead: await cells(0, from), before: await cells(1, from - 1) };
+    await engine.fork(40, 11, []);
+    const ids = [...other, 1];
+    await engine.generate({ kind: 'ids', ids }, { ...plain, maxTokens: 1 }, () => {});
+    await engine.fork(43, 1, []); // branch 2 ends with exactly the tokens of `other` taken in
   });
 
   test.each(KINDS)('the memory after the first changed token', async (kind) => {
     const change = kind(from);
     await engine.select(0);
-    if (change.kind === 'swap') {
-      await engine.reset();
-      await say(engine, prompt);
-      await engine.fork(40, 11, []);
-      await engine.generate(
-        { kind: 'ids', ids: [...other, 1] },
-        { ...plain, maxTokens: 1 },
-        () => {},
-      );
-      await engine.fork(43, 1, []); // branch 2 ends with exactly the tokens of `other` taken in
-      await engine.select(0);
-      change.branch = 2;
-    }
     await engine.fork(position, null, [change]);
-    const changed = await engine.inspect({ kind: 'memory', layer: 0, head: 1, position: from });
-    expect(changed.cells).toAgreeWith(defined(change), { rms: 1e-4, what: change.kind });
+    const exact = { rms: 1e-4, what: change.kind };
+    expect(await cells(1, from)).toAgreeWith(defined(change), exact);
     // The other head goes on as it was, and so does all that came before.
-    const { cells } = await engine.inspect({ kind: 'memory', layer: 0, head: 0, position: from });
-    const earlier = await engine.inspect({ kind: 'memory', layer: 0, head: 1, position: from - 1 });
-    await engine.select(0);
-    const untouched = await engine.inspect({ kind: 'memory', layer: 0, head: 0, position: from });
-    expect(cells).toAgreeWith(untouched.cells, { rms: 1e-5, what: 'the other head' });
-    const same = await engine.inspect({ kind: 'memory', layer: 0, head: 1, position: from - 1 });
-    expect(earlier.cells).toAgreeWith(same.cells, { rms: 1e-5, what: 'the token before' });
+    const { otherHead, before } = untouched;
+    expect(await cells(0, from)).toAgreeWith(otherHead, { rms: 1e-5, what: 'the other head' });
+    expect(await cells(1, from - 1)).toAgreeWith(before, { rms: 1e-5, what: 'the token before' });
   });
 });
 

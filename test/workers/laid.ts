@@ -5,7 +5,14 @@ import type { Gpu } from '../../workers/gpu.ts';
 import type { Frame, Sampling, TokenRecord, Watch } from '../../workers/protocol.ts';
 import { openTestGpu } from '../gpu.ts';
 import { fixture, loadGolden } from '../reference/golden.ts';
-import { emptyState, forward, openModel, type Pass } from '../reference/model.ts';
+import {
+  emptyState,
+  forward,
+  type Model,
+  openModel,
+  type Pass,
+  type Trace,
+} from '../reference/model.ts';
 
 export const golden = loadGolden('tiny-f32');
 /** 80 tokens, and the 16 that follow greedily. */
@@ -76,13 +83,44 @@ export class Watcher {
   }
 }
 
+let model: Model | undefined;
+/** Passes over the last of some ids, by all of them; what precedes is taken in once, whoever asks. And over all of them. */
+const steps = new Map<string, Pass>();
 const passes = new Map<string, Pass>();
 
-/** The float64 pass over `ids`, with every array on the way; made once. */
+/** The float64 pass over `ids`, with every array on the way; beginnings in common are computed once. */
 export function reference(ids: number[]): Pass {
   const key = ids.join();
-  const model = openModel(fixture('tiny-f32.gguf'));
-  const pass = passes.get(key) ?? forward(model, ids, emptyState(model));
+  const pass = passes.get(key) ?? passOver(ids);
   passes.set(key, pass);
   return pass;
+}
+
+function passOver(ids: number[]): Pass {
+  const reading = (model ??= openModel(fixture('tiny-f32.gguf')));
+  const tokens = ids.map((id, t) => {
+    const key = ids.slice(0, t + 1).join();
+    const state = () => steps.get(ids.slice(0, t).join())?.state ?? emptyState(reading);
+    const step = steps.get(key) ?? forward(reading, [id], state());
+    steps.set(key, step);
+    return step;
+  });
+  const last = tokens.at(-1)!;
+  const trace: Trace = new Map();
+  for (const [name, array] of last.trace) {
+    const ofAll = /\.(state|conv)$/.test(name); // what is left after the last token
+    trace.set(name, ofAll ? array : joined(tokens.map((t) => t.trace.get(name)!)));
+  }
+  return { logits: joined(tokens.map((t) => t.logits)), state: last.state, trace };
+}
+
+function joined<Array extends Float64Array | Int32Array>(parts: Array[]): Array {
+  const Kind = parts[0]!.constructor as new (length: number) => Array;
+  const all = new Kind(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
