@@ -15,7 +15,7 @@ if (process.env.VITEST && carriesChromium) {
   if (process.env.PALIMPSEST_ADAPTER === 'swiftshader') loadSwiftShader();
 }
 
-const pages = ['index.html', 'embed.html', 'examples/index.html'].filter((page) =>
+const pages = ['index.html', 'embed.html', 'cpu.html', 'examples/index.html'].filter((page) =>
   existsSync(page),
 );
 const browserTests = 'test/**/*.browser.test.ts';
@@ -33,6 +33,8 @@ const listShell: Plugin = {
     const files = Object.keys(bundle)
       .filter((file) => file !== shell.fileName && /\.(html|js|css|wasm)$/.test(file))
       .sort();
+    // llama.cpp is large and seldom needed: kept when it first was.
+    const later = files.filter((file) => /\.wasm$|(^|\/)cpu-/.test(file));
     const hash = createHash('sha256');
     for (const file of files) {
       const entry = bundle[file]!;
@@ -44,7 +46,9 @@ const listShell: Plugin = {
       hash.update(file).update(readFileSync(`public/replays/${file}`));
     }
     const version = hash.digest('hex').slice(0, 16);
-    shell.code = `const SHELL = ${JSON.stringify({ version, files })};\n${shell.code}`;
+    const first = files.filter((file) => !later.includes(file));
+    const listed = { version, files: first, later };
+    shell.code = `const SHELL = ${JSON.stringify(listed)};\n${shell.code}`;
   },
 };
 

@@ -27,6 +27,7 @@ import {
 } from '../workers/protocol.ts';
 import weightsWorker from '../workers/download.worker.ts?worker&url';
 import engineWorker from '../workers/engine.worker.ts?worker&url';
+import type { Speaker } from './speaker.ts';
 import { startWorker } from './trusted.ts';
 
 /**
@@ -64,7 +65,7 @@ export interface Weights {
 }
 
 /** What the page can ask of the workers. Every call fails as the engine's does (workers/protocol.ts), and when a worker dies. */
-export interface Client {
+export interface Client extends Speaker {
   /** The GPU that a load will take; nothing is fetched. */
   device(): Promise<DeviceReport>;
   /** A model's manifest; nothing else is fetched. */

@@ -4,12 +4,15 @@
  */
 import type { Sampling, Stop, Turn } from '../workers/protocol.ts';
 import type { Failure } from './errors.ts';
+import type { Elsewhere, Piece, Told } from './speaker.ts';
 
 /** How an answer came about, in figures. Times in milliseconds. */
 export interface Answered extends Omit<Stop, 'ids' | 'text' | 'promptIds' | 'memory'> {
   sampling: Sampling;
   tokens: number;
   promptTokens: number;
+  /** Who answered, where it was not this page's engine on the GPU, and what it told of its tokens. */
+  elsewhere?: { by: Elsewhere; pieces: Piece[] };
 }
 
 /** Who wrote a turn: a person (typed or edited it), or the model, in whatever state its answer is. */
@@ -36,12 +39,26 @@ export interface Conversation {
 export const emptyConversation: Conversation = { nodes: new Map(), shown: new Map(), nextId: 1 };
 
 /** The figures of an answer, without its texts. */
-export function toAnswered(stop: Stop, sampling: Sampling): Answered {
+export function toAnswered(
+  stop: Stop | Told,
+  sampling: Sampling,
+  by: Elsewhere | null = null,
+): Answered {
   const { reason, reusedTokens, prefillMs, firstTokenMs, decodeMs, contextUsed } = stop;
-  const tokens = stop.ids.length;
-  const promptTokens = stop.promptIds.length;
-  const figures = { reason, reusedTokens, prefillMs, firstTokenMs, decodeMs, contextUsed };
-  return { ...figures, sampling, tokens, promptTokens };
+  const figures = {
+    reason,
+    reusedTokens,
+    prefillMs,
+    firstTokenMs,
+    decodeMs,
+    contextUsed,
+    sampling,
+  };
+  if ('ids' in stop) {
+    return { ...figures, tokens: stop.ids.length, promptTokens: stop.promptIds.length };
+  }
+  const { tokens, promptTokens, pieces } = stop;
+  return { ...figures, tokens, promptTokens, ...(by ? { elsewhere: { by, pieces } } : {}) };
 }
 
 /** Add a turn under `parent` and show it. The added node is the last of `nodes`. */

@@ -4,6 +4,7 @@
  */
 import type { Prompt, Stop } from '../workers/protocol.ts';
 import type { Answered } from './conversation.ts';
+import type { Told } from './speaker.ts';
 
 /** One way in which the model went on. */
 export interface Completion {
@@ -66,7 +67,8 @@ export function withdrawCompletions(paper: Paper): Paper {
  * A completion from what the engine said. Its ids are kept where the text ends as they do: not after a stop text, which
  * is in the ids alone, and not after an end-of-turn token, past which the model has nothing to say.
  */
-export function toCompletion(stop: Stop, answered: Answered): Completion {
+export function toCompletion(stop: Stop | Told, answered: Answered): Completion {
+  if (!('ids' in stop)) return { text: stop.text, answered, ids: null };
   const exact = stop.reason === 'length' || stop.reason === 'stopped' || stop.reason === 'context';
   return { text: stop.text, answered, ids: exact ? [...stop.promptIds, ...stop.ids] : null };
 }

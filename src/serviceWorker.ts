@@ -6,8 +6,8 @@
  * change, so the kept copy is as good. One set of files is kept; an older one goes when no page uses it any more.
  */
 
-/** Set by the build (vite.config.ts): a hash over all of it, and the files relative to this one. */
-declare const SHELL: { version: string; files: string[] };
+/** Set by the build (vite.config.ts): a hash over all of it, and the files relative to this one; `later` once they are asked for. */
+declare const SHELL: { version: string; files: string[]; later: string[] };
 
 /** TypeScript's library has these in "webworker", which does not go together with "dom". */
 interface LivingEvent extends Event {
@@ -26,9 +26,10 @@ const scope = globalThis as unknown as Scope;
 const prefix = 'palimpsest-page-';
 const cacheName = prefix + SHELL.version;
 /** The folder's own address stands for its index.html: some servers send whoever asks for the file there. */
-const addresses = new Set(
-  SHELL.files.map((file) => new URL(file === 'index.html' ? './' : file, location.href).href),
-);
+const addressOf = (file: string) =>
+  new URL(file === 'index.html' ? './' : file, location.href).href;
+const addresses = new Set(SHELL.files.map(addressOf));
+const laterAddresses = new Set(SHELL.later.map(addressOf));
 
 scope.addEventListener('install', (event) => {
   event.waitUntil(caches.open(cacheName).then((cache) => cache.addAll([...addresses])));
@@ -50,8 +51,20 @@ scope.addEventListener('fetch', (event) => {
   address.search = '';
   address.hash = '';
   address.pathname = address.pathname.replace(/\/index\.html$/, '/');
+  if (laterAddresses.has(address.href)) event.respondWith(keep(request));
   if (!addresses.has(address.href)) return;
   const kept = async () =>
     (await caches.open(cacheName)).match(address.href).then((found) => found ?? fetch(request));
   event.respondWith(request.mode === 'navigate' ? fetch(request).catch(() => kept()) : kept());
 });
+
+/** What is kept once it was asked for. */
+async function keep(request: Request): Promise<Response> {
+  const cache = await caches.open(cacheName);
+  const found = await cache.match(request.url);
+  if (found) return found;
+  const answer = await fetch(request);
+  // Without room to keep it, it is fetched again the next time.
+  if (answer.ok) await cache.put(request.url, answer.clone()).catch(() => {});
+  return answer;
+}

@@ -11,9 +11,8 @@ import {
   type Prompt,
   type Sampling,
   type Stop,
-  type Token,
 } from '../workers/protocol.ts';
-import type { Client } from './client.ts';
+import { Beside } from './beside.svelte.ts';
 import {
   addTurn,
   emptyConversation,
@@ -24,6 +23,7 @@ import {
   showTurn,
   toAnswered,
   turnsBefore,
+  type Answered,
   type Conversation,
   type TurnNode,
 } from './conversation.ts';
@@ -42,6 +42,7 @@ import {
 import { advance, startProgress, type Progress } from './progress.ts';
 import { drawSeed, readSampling, varied } from './sampling.ts';
 import { recall, remember } from './settings.ts';
+import type { Elsewhere, EngineChoice, Piece, Speaker, Told } from './speaker.ts';
 
 /** The model, as a whole. While it is failed, `failure` says why and the remedy is to load it (again). */
 export type Status =
@@ -89,12 +90,17 @@ export class Session {
   paper = $state.raw<Paper>(blankPaper);
   status = $state.raw<Status>({ kind: 'absent' });
   writing = $state.raw<Writing | null>(null);
+  /** Who answers. */
+  engine = $state.raw<EngineChoice>({ kind: 'gpu' });
+  /** The model as this page's engine on the GPU has it; null while another speaker answers. */
   loaded = $state.raw<Loaded | null>(null);
+  /** What is known of a speaker that is not this page's engine, once it is ready. */
+  elsewhere = $state.raw<Elsewhere | null>(null);
   /** The GPU at hand; null while it is not known. */
   device = $state.raw<DeviceReport | null>(null);
   memory = $state.raw<MemoryReport | null>(null);
   /** The last answer that ended, for its figures. */
-  last = $state.raw<Stop | null>(null);
+  last = $state.raw<Answered | null>(null);
   /** Why the sheet's last completion failed. */
   paperFailure = $state.raw<Failure | null>(null);
   /** Bytes to fetch for the model; null until its manifest is read. */
@@ -113,37 +119,45 @@ export class Session {
 
   path = $derived<TurnNode[]>(shownPath(this.conversation));
   busy = $derived(this.writing !== null);
-  rawOnly = $derived(this.loaded?.model.mode === 'raw');
+  rawOnly = $derived((this.loaded?.model ?? this.elsewhere)?.mode === 'raw');
+  /** Tokens that fit; null while not known. */
+  contextLimit = $derived(this.loaded?.model.contextLimit ?? this.elsewhere?.contextLimit ?? null);
   mode = $derived<Mode>(this.rawOnly ? 'paper' : this.#wanted);
   contextUsed = $derived(this.writing?.contextUsed || this.last?.contextUsed || 0);
 
-  #start: () => Client;
-  #client: Client;
+  /** Others who answer the same prompts, to compare. */
+  readonly beside: Beside;
+  #start: (engine: EngineChoice) => Speaker;
+  #client: Speaker;
   #loading: Promise<void> | null = null;
   #answering: Promise<void> = Promise.resolve();
   /** Tokens of the answer under way that are not yet in `writing`. */
-  #arrived: Token[] = [];
+  #arrived: Piece[] = [];
   #ids: number[] = [];
   #frame = 0;
   /** How the answer that waits begins, if it goes on from a branch of the memory. */
   #begun: Begun | null = null;
 
-  /** `start` makes a client with workers of its own: at first, and after the GPU or a worker was lost. */
-  constructor(start: () => Client, model: string) {
+  /** `start` makes a speaker with workers of its own: at first, for another choice, and after the GPU or a worker was lost. */
+  constructor(start: (engine: EngineChoice) => Speaker, model: string) {
     this.#start = start;
-    this.#client = start();
+    this.#client = start(this.engine);
     this.model = model;
+    this.beside = new Beside(start);
     void this.#weigh();
     void this.#findDevice();
   }
 
   /** The engine, to be looked into; another one after every restart. */
   get lookInto(): MemoryApi {
-    return this.#client.memory;
+    const { memory } = this.#client;
+    if (!memory) throw new PalimpsestError('Refused', 'Only the engine on the GPU is looked into.');
+    return memory;
   }
 
   destroy(): void {
     cancelAnimationFrame(this.#frame);
+    this.beside.destroy(ended);
     this.#client.destroy(ended);
   }
 
@@ -151,7 +165,9 @@ export class Session {
 
   /** True while the engine reads this model or has it loaded. */
   uses(model: string): boolean {
-    return model === this.model && (this.status.kind === 'ready' || this.status.kind === 'loading');
+    if (this.beside.uses(model)) return true;
+    const here = model === this.model && this.engine.kind !== 'remote';
+    return here && (this.status.kind === 'ready' || this.status.kind === 'loading');
   }
 
   /** Load the model, or wait for the load under way. Ends in `status`, ready or failed; never throws. */
@@ -177,12 +193,19 @@ export class Session {
         this.status = { kind: 'loading', progress };
       });
       if (client !== this.#client) return;
-      this.loaded = loaded;
-      this.device = loaded.device;
-      this.memory = loaded.memory;
+      if ('device' in loaded) {
+        this.loaded = loaded;
+        this.device = loaded.device;
+        this.memory = loaded.memory;
+      } else {
+        this.elsewhere = loaded;
+      }
       this.status = { kind: 'ready' };
     } catch (thrown) {
-      if (client === this.#client) this.status = { kind: 'failed', failure: toFailure(thrown) };
+      if (client !== this.#client) return;
+      const failure = toFailure(thrown);
+      if (this.#takeProcessor(failure)) await this.load();
+      else this.status = { kind: 'failed', failure };
       return;
     }
     void this.#watch(client);
@@ -211,11 +234,35 @@ export class Session {
   async chooseModel(model: string): Promise<void> {
     if (model === this.model) return;
     await this.stop();
-    this.#restart();
     this.model = model;
+    this.#startOther();
+  }
+
+  /** Have someone else answer. The conversation stays. A choice of a person's own is gone back on only by another one. */
+  async chooseEngine(engine: EngineChoice): Promise<void> {
+    if (engine.kind === this.engine.kind && engine.kind !== 'remote') return;
+    await this.stop();
+    this.engine = engine;
+    this.#startOther();
+    if (engine.kind === 'remote') await this.load();
+    else void this.#findDevice();
+  }
+
+  /** Where there is no WebGPU the processor answers. A prompt that waits goes on waiting. Answers whether it is so. */
+  #takeProcessor(failure: Failure): boolean {
+    if (failure.name !== 'NoWebGPU' || this.engine.kind !== 'gpu') return false;
+    this.engine = { kind: 'cpu', why: failure.message };
+    this.#startOther();
+    return true;
+  }
+
+  #startOther(): void {
+    this.#restart();
     this.modelBytes = null;
     this.status = { kind: 'absent' };
     this.loaded = null;
+    this.elsewhere = null;
+    this.device = null;
     this.memory = null;
     this.last = null;
     for (const { id, turn, origin } of this.conversation.nodes.values()) {
@@ -230,8 +277,9 @@ export class Session {
     const { model } = this;
     const client = this.#client;
     try {
-      const { bytes } = await client.describe(model);
-      if (model === this.model) this.modelBytes = bytes;
+      const manifest = await client.describe(model);
+      if (model === this.model && client === this.#client)
+        this.modelBytes = manifest?.bytes ?? null;
     } catch {
       // The size is a courtesy; loading says what is wrong.
     }
@@ -241,14 +289,16 @@ export class Session {
   async #findDevice(): Promise<void> {
     const client = this.#client;
     try {
-      this.device = await client.device();
+      const device = await client.device();
+      if (client === this.#client) this.device = device;
     } catch (thrown) {
       if (client !== this.#client || this.status.kind !== 'absent') return;
-      this.status = { kind: 'failed', failure: toFailure(thrown) };
+      const failure = toFailure(thrown);
+      if (!this.#takeProcessor(failure)) this.status = { kind: 'failed', failure };
     }
   }
 
-  async #watch(client: Client): Promise<void> {
+  async #watch(client: Speaker): Promise<void> {
     try {
       const reason = await client.lost();
       if (client === this.#client) this.#lose({ name: 'DeviceLost', message: reason });
@@ -267,7 +317,7 @@ export class Session {
   #restart(): void {
     this.#loading = null;
     this.#client.destroy(ended);
-    this.#client = this.#start();
+    this.#client = this.#start(this.engine);
   }
 
   // -------------------------------------------------------------------------------------------- chat
@@ -435,6 +485,7 @@ export class Session {
 
   /** End the answer under way; what is written stays. Resolves when nothing is under way. */
   async stop(): Promise<void> {
+    this.beside.stop();
     if (!this.writing) return;
     if (this.writing.phase === 'waiting') {
       this.#unqueue();
@@ -511,15 +562,14 @@ export class Session {
       begunTokens: this.#ids.length,
       startedMs: performance.now(),
     };
-    const take = (token: Token) => {
-      if (!over) this.#take(token);
+    const take = (piece: Piece) => {
+      if (!over) this.#take(piece);
     };
     try {
       const stop = begun
-        ? joined(begun, await begun.prepare().then(() => client.memory.proceed(sampling, take)))
-        : await client.generate(this.#promptFor(target), sampling, take);
-      this.last = stop;
-      this.memory = stop.memory;
+        ? joined(begun, await begun.prepare().then(() => this.lookInto.proceed(sampling, take)))
+        : await this.#generate(client, target, sampling, take);
+      if ('memory' in stop) this.memory = stop.memory;
       this.#finish(target, stop, sampling);
     } catch (thrown) {
       this.#fail(target, toFailure(thrown));
@@ -530,6 +580,17 @@ export class Session {
     this.writing = null;
   }
 
+  #generate(
+    client: Speaker,
+    target: Target,
+    sampling: Sampling,
+    take: (piece: Piece) => void,
+  ): Promise<Stop | Told> {
+    const prompt = this.#promptFor(target);
+    if (target.kind === 'turn') this.beside.ask(target.id, prompt, sampling, this.model);
+    return client.generate(prompt, sampling, take);
+  }
+
   #promptFor(target: Target): Prompt {
     if (target.kind === 'paper') return promptOf(this.paper);
     const turns = turnsBefore(this.conversation, target.id);
@@ -538,9 +599,9 @@ export class Session {
   }
 
   /** Tokens may come faster than the screen is drawn: they are shown once a frame. */
-  #take(token: Token): void {
-    this.#arrived.push(token);
-    this.#ids.push(token.id);
+  #take(piece: Piece): void {
+    this.#arrived.push(piece);
+    if (piece.id !== null) this.#ids.push(piece.id);
     if (this.#arrived.length === 1) this.#frame = requestAnimationFrame(() => this.#show());
   }
 
@@ -553,22 +614,24 @@ export class Session {
     this.writing = {
       ...writing,
       phase: 'writing',
-      text: writing.text + this.#arrived.map((token) => token.text).join(''),
+      text: writing.text + this.#arrived.map((piece) => piece.text).join(''),
       settledLength: writing.text.length,
       tokens: writing.tokens + this.#arrived.length,
-      contextUsed: latest.position + 1,
+      contextUsed: latest.position === null ? 0 : latest.position + 1,
       firstTokenMs,
       decodeMs: sinceStartMs - firstTokenMs,
     };
     this.#arrived = [];
   }
 
-  #finish(target: Target, stop: Stop, sampling: Sampling): void {
-    const answered = toAnswered(stop, sampling);
+  #finish(target: Target, stop: Stop | Told, sampling: Sampling): void {
+    const answered = toAnswered(stop, sampling, this.elsewhere);
+    this.last = answered;
     if (target.kind === 'paper') {
       this.paper = addCompletion(this.paper, toCompletion(stop, answered));
     } else {
-      const turn = { role: 'assistant' as const, content: stop.text, ids: stop.ids };
+      const ids = 'ids' in stop ? { ids: stop.ids } : {};
+      const turn = { role: 'assistant' as const, content: stop.text, ...ids };
       const origin = { kind: 'answered' as const, answered };
       this.conversation = setTurn(this.conversation, target.id, turn, origin);
     }
@@ -583,7 +646,8 @@ export class Session {
       this.paperFailure = failure;
       if (text) this.paper = addCompletion(this.paper, { text, answered: null, ids: null });
     } else {
-      const turn = { role: 'assistant' as const, content: text, ids: this.#ids };
+      const ids = this.engine.kind === 'gpu' ? { ids: this.#ids } : {};
+      const turn = { role: 'assistant' as const, content: text, ...ids };
       const origin = { kind: 'failed' as const, failure };
       this.conversation = setTurn(this.conversation, target.id, turn, origin);
     }

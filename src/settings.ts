@@ -27,3 +27,12 @@ export function remember(key: string, value: unknown): void {
     // Blocked by the visitor's settings, or full.
   }
 }
+
+/** Remove what is stored under `key`. */
+export function forget(key: string): void {
+  try {
+    localStorage.removeItem(prefix + key);
+  } catch {
+    // Blocked: then nothing is stored either.
+  }
+}

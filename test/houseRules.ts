@@ -94,7 +94,9 @@ export const thePageKnowsTheProtocolAlone: Rule = (tree) =>
 
 export const onlyTheClientSpeaksComlink: Rule = (tree) =>
   imports(tree, inFolder('src/'))
-    .filter(({ from, to }) => to === 'comlink' && from !== 'src/client.ts')
+    .filter(
+      ({ from, to }) => to === 'comlink' && from !== 'src/client.ts' && !inFolder('src/cpu/')(from),
+    )
     .map(({ from }) => `${from}: imports comlink`);
 
 export const workersKnowNoPage: Rule = (tree) =>
@@ -116,7 +118,9 @@ export const eachDoorToTheNetworkAndTheDiskIsOneFile: Rule = (tree) => [
     (path) => /^(workers|src)\//.test(path),
     /(?<![.\w])(globalThis\.|self\.)?fetch\((?!\s*\w+\??:)/,
     (path) =>
-      /^workers\/(download|download\.worker|hub)\.ts$|^src\/(serviceWorker|replay)\.ts$/.test(path),
+      /^workers\/(download|download\.worker|hub)\.ts$|^src\/(serviceWorker|replay|remote\/speaker)\.ts$/.test(
+        path,
+      ),
   ),
   ...imports(tree, (path) => /^(workers|src)\//.test(path))
     .filter(

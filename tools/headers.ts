@@ -46,6 +46,20 @@ const examples: Policy = {
   'trusted-types': ["'none'"],
 };
 
+/** llama.cpp in a frame of the page: WebAssembly, in a worker from a blob: address, and no connection but to its own code. */
+const cpu: Policy = {
+  'default-src': ["'none'"],
+  'script-src': ["'self'", "'wasm-unsafe-eval'"],
+  'worker-src': ['blob:'],
+  'connect-src': ["'self'"],
+  'img-src': ["'self'"],
+  'base-uri': ["'none'"],
+  'form-action': ["'none'"],
+  'frame-ancestors': ["'self'"],
+  'require-trusted-types-for': ["'script'"],
+  'trusted-types': ['default'],
+};
+
 /** A worker's policy is that of its own script. */
 const workers: Policy = {
   'default-src': ["'none'"],
@@ -66,6 +80,7 @@ const everywhere: Headers = {
 const policies: { paths: string[]; policy: Policy }[] = [
   { paths: ['/', '/index.html'], policy: page },
   { paths: ['/embed', '/embed.html'], policy: embed },
+  { paths: ['/cpu', '/cpu.html'], policy: cpu },
   { paths: ['/examples/*'], policy: examples },
   { paths: ['/assets/*'], policy: workers },
 ];

@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { greedy } from '../../src/sampling.ts';
+import type { Endpoint } from '../../src/remote/endpoint.ts';
 import { Session } from '../../src/session.svelte.ts';
+import type { Elsewhere, Told } from '../../src/speaker.ts';
 import { PalimpsestError, type Prompt } from '../../workers/protocol.ts';
 import { loaded, ScriptedClient } from './scriptedClient.ts';
 
@@ -65,10 +67,14 @@ describe('loading', () => {
       clients.push(new ScriptedClient());
       return client();
     }, model);
-    client().found.reject(new PalimpsestError('NoWebGPU', 'none here'));
+    const refused = client();
+    refused.found.reject(new PalimpsestError('LimitTooSmall', 'too small'));
     await vi.waitFor(() => expect(other.status.kind).toBe('failed'));
-    expect(other.status).toMatchObject({ failure: { name: 'NoWebGPU', message: 'none here' } });
-    expect(client().loads).toHaveLength(0);
+    expect(other.status).toMatchObject({
+      failure: { name: 'LimitTooSmall', message: 'too small' },
+    });
+    expect(client()).toBe(refused);
+    expect(refused.loads).toHaveLength(0);
     other.destroy();
   });
 
@@ -97,11 +103,11 @@ describe('loading', () => {
 
   test('a load that fails says why; trying again begins with other workers and answers what waits', async () => {
     void session.send('hello');
-    client().loads[0]!.reject(new PalimpsestError('NoWebGPU', 'no adapter'));
+    client().loads[0]!.reject(new PalimpsestError('OutOfMemory', 'no room'));
     await vi.waitFor(() => expect(session.status.kind).toBe('failed'));
     expect(session.status).toEqual({
       kind: 'failed',
-      failure: { name: 'NoWebGPU', message: 'no adapter' },
+      failure: { name: 'OutOfMemory', message: 'no room' },
     });
     expect(session.writing?.phase).toBe('waiting');
     void session.load();
@@ -449,4 +455,126 @@ test('settings outlive the session', () => {
   expect(next.system).toBe('Be brief.');
   expect(next.freshSeed).toBe(false);
   next.destroy();
+});
+
+describe('who answers', () => {
+  const processor: Elsewhere = {
+    kind: 'cpu',
+    name: 'scripted',
+    place: 'this processor',
+    mode: 'chat',
+    contextLimit: 64,
+  };
+  const endpoint: Endpoint = {
+    base: 'https://host/v1',
+    key: 'secret',
+    model: { id: 'kimi', dialect: 'vllm', contextLimit: 1000 },
+    probabilities: true,
+  };
+  const told = (text: string): Told => ({
+    reason: 'end',
+    text,
+    tokens: 2,
+    promptTokens: 9,
+    reusedTokens: 0,
+    prefillMs: 1,
+    firstTokenMs: 2,
+    decodeMs: 3,
+    contextUsed: 11,
+    pieces: [],
+  });
+  /** The client under way answers as a speaker that is not this page's engine. */
+  const load = (elsewhere: Elsewhere) =>
+    client()
+      .loads.at(-1)!
+      .resolve(elsewhere as never);
+  const tell = (text: string) => generation().resolve(told(text) as never);
+
+  test('without WebGPU the processor does, and says why; nothing is fetched before it is asked', async () => {
+    client().found.reject(new PalimpsestError('NoWebGPU', 'no adapter'));
+    await vi.waitFor(() => expect(session.engine).toEqual({ kind: 'cpu', why: 'no adapter' }));
+    expect(session.status).toEqual({ kind: 'absent' });
+    expect(clients.flatMap(({ loads }) => loads)).toHaveLength(0);
+    void session.send('hello');
+    load(processor);
+    await vi.waitFor(() => expect(client().generations).toHaveLength(1));
+    tell('hi there');
+    await vi.waitFor(() => expect(session.busy).toBe(false));
+    expect(lastNode().turn).toEqual({ role: 'assistant', content: 'hi there' });
+    expect(lastNode().origin).toMatchObject({ answered: { elsewhere: { by: processor } } });
+    expect(session.contextLimit).toBe(64);
+    expect(session.loaded).toBeNull();
+  });
+
+  test('a prompt that waits for a GPU that is not there is answered by the processor', async () => {
+    void session.send('hello');
+    client().loads[0]!.reject(new PalimpsestError('NoWebGPU', 'no adapter'));
+    await vi.waitFor(() => expect(clients).toHaveLength(2));
+    await vi.waitFor(() => expect(client().loads).toHaveLength(1));
+    load(processor);
+    await vi.waitFor(() => expect(client().generations).toHaveLength(1));
+    expect(chatTurns(generation().prompt)).toEqual([{ role: 'user', content: 'hello' }]);
+  });
+
+  test('an endpoint does: the conversation goes on, without token ids of another tokenizer', async () => {
+    await makeReady();
+    await exchange('one', 'first');
+    expect(lastNode().turn.ids).toEqual([100]);
+    void session.chooseEngine({ kind: 'remote', endpoint });
+    await vi.waitFor(() => expect(clients).toHaveLength(2));
+    await vi.waitFor(() => expect(client().loads).toHaveLength(1));
+    load({ ...processor, kind: 'remote', contextLimit: 1000 });
+    await vi.waitFor(() => expect(session.status.kind).toBe('ready'));
+    expect(session.uses(model)).toBe(false);
+    void session.send('two');
+    await vi.waitFor(() => expect(client().generations).toHaveLength(1));
+    expect(chatTurns(generation().prompt)).toEqual([
+      { role: 'user', content: 'one' },
+      { role: 'assistant', content: 'first' },
+      { role: 'user', content: 'two' },
+    ]);
+    tell('second');
+    await vi.waitFor(() => expect(session.busy).toBe(false));
+    expect(texts()).toEqual(['one', 'first', 'two', 'second']);
+    expect(JSON.stringify([...session.conversation.nodes])).not.toContain(endpoint.key);
+    expect(JSON.stringify({ ...localStorage })).not.toContain(endpoint.key);
+  });
+
+  test('another is asked besides: the same prompt, and what it says is no part of the conversation', async () => {
+    await makeReady();
+    const local = client();
+    session.beside.choose({ kind: 'remote', endpoint });
+    void session.send('one');
+    await vi.waitFor(() => expect(clients).toHaveLength(2));
+    load({ ...processor, kind: 'remote' });
+    await vi.waitFor(() => expect(client().generations).toHaveLength(1));
+    expect(generation().prompt).toEqual(local.generations[0]!.prompt);
+    local.generations[0]!.write('from here');
+    local.generations[0]!.end();
+    await vi.waitFor(() => expect(session.busy).toBe(false));
+    generation().write('from ', 'there');
+    expect(session.beside.asides.get(lastNode().id)).toMatchObject({
+      text: 'from there',
+      running: true,
+    });
+    tell('from there!');
+    await vi.waitFor(() =>
+      expect(session.beside.asides.get(lastNode().id)).toMatchObject({
+        text: 'from there!',
+        running: false,
+        answered: { tokens: 2 },
+      }),
+    );
+    expect(texts()).toEqual(['one', 'from here']);
+
+    void session.send('two');
+    await vi.waitFor(() => expect(client().generations).toHaveLength(2));
+    generation().reject(new PalimpsestError('RemoteFailed', 'cut'));
+    local.generations[1]!.end();
+    await vi.waitFor(() => expect(session.busy).toBe(false));
+    expect(session.beside.asides.get(lastNode().id)).toMatchObject({
+      failure: { name: 'RemoteFailed', message: 'cut' },
+      running: false,
+    });
+  });
 });
