@@ -236,8 +236,16 @@ export class Library {
    * Take what was dropped or picked: .gguf files as they lie there, or else a safetensors checkpoint, which becomes
    * `checkpoint`. Answers the name to load files by; null for a checkpoint, and if nothing can be taken.
    */
-  async take({ name, files, whole }: Folder): Promise<string | null> {
+  async take(brought: Folder | Promise<Folder>): Promise<string | null> {
     this.checkpoint = null;
+    let folder: Folder;
+    try {
+      folder = await brought;
+    } catch (thrown) {
+      this.bringFailure = toFailure(thrown);
+      return null;
+    }
+    const { name, files, whole } = folder;
     const gguf = files.filter((file) => /\.gguf$/i.test(file.name));
     if (gguf.length > 0 || !files.some((file) => /\.safetensors$/i.test(file.name))) {
       return this.adopt(whole ? gguf : files);

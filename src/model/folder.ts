@@ -1,4 +1,5 @@
 /** Files that a person dropped or picked, and the folder that they were in. */
+import { PalimpsestError } from '../../workers/protocol.ts';
 
 export interface Folder {
   /** The folder's name; a word in its place where files were taken one by one. */
@@ -19,13 +20,21 @@ export function pickedFolder(picked: Iterable<File>): Folder {
   return { name, files: own, whole: true };
 }
 
-/** What was dropped. To be called while the event is under way: a browser forgets its folders afterwards. */
+/**
+ * What was dropped. To be called while the event is under way: a browser forgets its folders afterwards.
+ * Fails: Refused, for a folder that cannot be read.
+ */
 export function droppedFolder(dropped: DataTransfer | null): Promise<Folder> {
   const entries = [...(dropped?.items ?? [])].map((item) => item.webkitGetAsEntry());
   const files = [...(dropped?.files ?? [])];
   const folder = entries.find((entry) => entry?.isDirectory);
   if (!folder) return Promise.resolve({ name: unnamed, files, whole: false });
-  return readFolder(folder as FileSystemDirectoryEntry);
+  return readFolder(folder as FileSystemDirectoryEntry).catch((cause: unknown) => {
+    throw new PalimpsestError(
+      'Refused',
+      `The folder ${folder.name} cannot be read (${String(cause)}). Choose it with "Open a folder".`,
+    );
+  });
 }
 
 async function readFolder(folder: FileSystemDirectoryEntry): Promise<Folder> {
