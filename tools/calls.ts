@@ -7,7 +7,7 @@
 import { parseArgs } from 'node:util';
 import { modelConfig, withoutOutputCopy } from '../workers/config.ts';
 import { openGguf } from '../workers/gguf.ts';
-import { Gpu } from '../workers/gpu.ts';
+import { FULL, Gpu } from '../workers/gpu.ts';
 import { Model } from '../workers/model.ts';
 import { State } from '../workers/state.ts';
 import { modelSources } from './nodeEngine.ts';
@@ -21,7 +21,7 @@ const { values: arg } = parseArgs({
 });
 const tokens = Number(arg.tokens);
 
-const gpu = await Gpu.open(await nodeGpu(), { floor: false, features: ['subgroups'] });
+const gpu = await Gpu.open(await nodeGpu(), FULL);
 gpu.report.software = false; // plan as for a GPU
 const file = await withoutOutputCopy(await openGguf(modelSources(arg.model)));
 const config = modelConfig(file);
@@ -40,16 +40,31 @@ console.log(
 for (const [name, calls] of counts) console.log(`${name.padEnd(16)} ${calls}`);
 console.log(`${'calls a token'.padEnd(16)} ${names.length}`);
 
-const times: number[] = [];
-for (let position = 0; position < tokens; position++) {
-  const started = performance.now();
-  model.repeatStep(1, position);
-  times.push(1000 * (performance.now() - started));
-  await gpu.idle();
+/** Microseconds a call, least, median and most. */
+function tell(what: string, ms: number[]): void {
+  const us = ms.map((time) => (1000 * time) / names.length).sort((a, b) => a - b);
+  const [least, median, most] = [us[0]!, us[us.length >> 1]!, us.at(-1)!].map((x) => x.toFixed(1));
+  console.log(`${what.padEnd(44)} ${median} us a call   (${least} to ${most})`);
 }
-times.sort((a, b) => a - b);
-const [least, median, most] = [times[0]!, times[times.length >> 1]!, times.at(-1)!];
-console.log(
-  `record and submit ${median.toFixed(0)} us a token   (${least.toFixed(0)} to ${most.toFixed(0)}, ${tokens} tokens)`,
-);
+
+const { calls } = (await model.plan(state, { tap: null, changes: null })).decode;
+const first: number[] = [];
+const next: number[] = [];
+const submitted: number[] = [];
+const timed = <T>(into: number[], work: () => T): T => {
+  const started = performance.now();
+  const result = work();
+  into.push(performance.now() - started);
+  return result;
+};
+for (let token = 0; token < tokens; token += 4) {
+  const recorded = [first, next, next, next].map((into) => timed(into, () => gpu.record(calls, 1)));
+  for (const commands of recorded) {
+    timed(submitted, () => gpu.submit(commands));
+    await gpu.idle();
+  }
+}
+tell('record, after the GPU was waited for', first);
+tell('record, after another', next);
+tell('submit', submitted);
 gpu.destroy();

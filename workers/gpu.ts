@@ -159,6 +159,10 @@ export const PART_ELEMENTS = 64;
 /** How long the news of a loss may take after the first failure that it causes. */
 const LOSS_NEWS_MS = 250;
 
+/** Staging buffers kept for readbacks, and the largest that is kept: one token's logits fit. */
+const READBACKS = 4;
+const READBACK_BYTES = 1024 * 1024;
+
 /** Optional features that kernels have variants for. */
 const WANTED: GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'];
 
@@ -191,7 +195,7 @@ export class Gpu {
   readonly #programs = new Map<string, Program>();
   readonly #texts = new Map<string, number>();
   readonly #compiling = new Set<Promise<void>>();
-  #readback: GPUBuffer | null = null;
+  readonly #readbacks: GPUBuffer[] = [];
   #gone: string | null = null;
   /** What the device said of an allocation that nobody guarded. */
   #short: string | null = null;
@@ -561,18 +565,18 @@ export class Gpu {
     }
     const copy = staging.getMappedRange(0, bytes).slice(0);
     staging.unmap();
-    if (!this.#readback) this.#readback = staging;
+    if (this.#readbacks.length < READBACKS && staging.size <= READBACK_BYTES)
+      this.#readbacks.push(staging);
     else staging.destroy();
     this.#alive();
     return copy;
   }
 
-  /** The kept staging buffer where it is large enough and free, so that a token's readback allocates nothing. */
+  /** A kept staging buffer that is large enough and free, so that readbacks of tokens in flight allocate nothing. */
   #takeReadback(bytes: number): { staging: GPUBuffer; refused: Promise<GPUError | null> } {
-    const kept = this.#readback;
-    this.#readback = null;
-    if (kept && kept.size >= bytes) return { staging: kept, refused: Promise.resolve(null) };
-    kept?.destroy();
+    const kept = this.#readbacks.findIndex((staging) => staging.size >= bytes);
+    if (kept >= 0)
+      return { staging: this.#readbacks.splice(kept, 1)[0]!, refused: Promise.resolve(null) };
     this.#device.pushErrorScope('out-of-memory');
     const staging = this.#device.createBuffer({
       label: 'readback',
@@ -654,8 +658,8 @@ export class Gpu {
   destroy(): void {
     this.#ended = true;
     for (const tensor of [...this.#tensors]) this.release(tensor);
-    this.#readback?.destroy();
-    this.#readback = null;
+    for (const staging of this.#readbacks) staging.destroy();
+    this.#readbacks.length = 0;
     this.#programs.clear();
     this.#device.destroy();
   }

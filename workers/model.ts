@@ -35,6 +35,12 @@ import {
   WeightLoader,
 } from './weights.ts';
 
+/**
+ * Decode steps recorded one after another: the first of them takes the processor twice as long as the next ones, whose data
+ * it then has at hand. More would have the GPU wait.
+ */
+const AHEAD = 4;
+
 type Look = (site: Site, tensor: Tensor) => void;
 
 /** A plan for every phase. */
@@ -68,7 +74,8 @@ export class Model {
   /** Weights of which one token reads the chosen experts' share. */
   readonly #stacks: ReadonlySet<Tensor>;
   #plans: Plans | null = null;
-  #ahead: { plan: Plan; commands: GPUCommandBuffer } | null = null;
+  /** Decode steps that are recorded already. */
+  #ahead: { plan: Plan; commands: GPUCommandBuffer[] } | null = null;
 
   private constructor(
     gpu: Gpu,
@@ -157,8 +164,7 @@ export class Model {
 
   /** Take in the token at hand by one decode step; the best token after it replaces it. Fails: BadNumbers, DeviceLost. */
   async decodeBest(position: number): Promise<Best> {
-    this.#submit('decode', 1, position);
-    return readBest(await this.#gpu.read(this.#scratch.best, 0, 4), position);
+    return readBest(await this.#step('decode', position, this.#scratch.best), position);
   }
 
   /** What the coming draws penalise, from the tokens so far; see Sampling. */
@@ -175,8 +181,7 @@ export class Model {
 
   /** Take in the token at hand by one decode step; the best tokens after it. Fails: BadNumbers, DeviceLost. */
   async decodeCandidates(position: number): Promise<Candidates> {
-    this.#submit('draw', 1, position);
-    const record = await this.#gpu.read(this.#scratch.top);
+    const record = await this.#step('draw', position, this.#scratch.top);
     const merged = mergeCandidates(record, VOCABULARY_SLICES, CANDIDATES, this.#config.vocabulary);
     checkNumbers(merged.bad, position);
     return merged.candidates;
@@ -254,15 +259,26 @@ export class Model {
     this.#gpu.copy(aside.seen, 0, this.#scratch.seen, 0, this.#config.vocabulary);
   }
 
-  /** Submit one call of a phase. The next token's work is recorded at once, while this one runs: it is the same calls. */
-  #submit(phase: Phase, tokens: number, position: number): void {
+  /** Submit one call of a phase, and give back its plan. */
+  #submit(phase: Phase, tokens: number, position: number): Plan {
     const plan = this.#plans![phase];
-    const commands =
-      this.#ahead?.plan === plan ? this.#ahead.commands : this.#gpu.record(plan.calls, tokens);
+    const recorded = this.#ahead?.plan === plan ? this.#ahead.commands.pop() : undefined;
+    const commands = recorded ?? this.#gpu.record(plan.calls, tokens);
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, position));
     this.#gpu.submit(commands);
-    const repeats = plan.single && plan.calls.every((call) => 'program' in call);
-    this.#ahead = repeats ? { plan, commands: this.#gpu.record(plan.calls, 1) } : null;
+    return plan;
+  }
+
+  /** Submit a decode step and read what it leaves; while both run, the coming steps are recorded: they are the same calls. */
+  #step(phase: 'decode' | 'draw', position: number, result: Tensor): Promise<ArrayBuffer> {
+    const plan = this.#submit(phase, 1, position);
+    const read = this.#gpu.read(result);
+    if (this.#ahead?.plan !== plan) this.#ahead = { plan, commands: [] };
+    const { commands } = this.#ahead;
+    if (commands.length === 0) {
+      while (commands.length < AHEAD) commands.push(this.#gpu.record(plan.calls, 1));
+    }
+    return read;
   }
 
   // ------------------------------------------------------------------------------------------ planning
