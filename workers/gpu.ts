@@ -197,7 +197,9 @@ export class Gpu {
   readonly #compiling = new Set<Promise<void>>();
   readonly #readbacks: GPUBuffer[] = [];
   #gone: string | null = null;
-  /** What the device said of an allocation that nobody guarded. */
+  /** Guards under way; allocations outside of them that are not answered yet; the first that was refused. */
+  #guards = 0;
+  readonly #allocating = new Set<Promise<void>>();
   #short: string | null = null;
   #ended = false;
 
@@ -208,9 +210,6 @@ export class Gpu {
       const reason = loss.message || loss.reason;
       this.#gone = reason;
       return this.#ended ? new Promise<string>(() => {}) : reason;
-    });
-    device.addEventListener('uncapturederror', ({ error }) => {
-      if (error.constructor.name === 'GPUOutOfMemoryError') this.#short ??= error.message;
     });
   }
 
@@ -281,7 +280,7 @@ export class Gpu {
 
   // -------------------------------------------------------------------------------------------- buffers
 
-  /** A zeroed tensor of 4-byte elements. Call within `guard` to have a refused allocation reported. */
+  /** A zeroed tensor of 4-byte elements. A refused one is told by the `guard` around it, or else by the next read and all later ones. */
   tensor(kind: TensorKind, name: string, shape: readonly number[]): Tensor {
     const bytes = Math.max(16, Math.ceil((4 * shape.reduce((a, b) => a * b, 1)) / 16) * 16);
     this.#checkBinding(name, bytes);
@@ -290,7 +289,10 @@ export class Gpu {
       GPUBufferUsage.COPY_DST |
       GPUBufferUsage.COPY_SRC |
       GPUBufferUsage.UNIFORM;
+    const guarded = this.#guards > 0;
+    if (!guarded) this.#device.pushErrorScope('out-of-memory');
     const buffer = this.#device.createBuffer({ label: name, size: bytes, usage });
+    if (!guarded) this.#noteRefusal(name);
     const tensor: Tensor = { name, shape, bytes, kind, buffer, offset: 0 };
     this.#tensors.add(tensor);
     this.bytes[kind] += bytes;
@@ -337,17 +339,29 @@ export class Gpu {
     this.bytes[tensor.kind] -= tensor.bytes;
   }
 
-  /** Run allocations and report a refused one. Fails: OutOfMemory, LimitTooSmall. */
+  #noteRefusal(name: string): void {
+    const answered = this.#device
+      .popErrorScope()
+      .then((refusal) => void (refusal && (this.#short ??= name)))
+      .catch(() => {}) // a loss is told by what comes next
+      .finally(() => this.#allocating.delete(answered));
+    this.#allocating.add(answered);
+  }
+
+  /** Run allocations and report a refused one. Fails: OutOfMemory, LimitTooSmall, DeviceLost. */
   async guard<T>(what: string, work: () => Promise<T> | T): Promise<T> {
+    this.#guards++;
     this.#device.pushErrorScope('validation');
     this.#device.pushErrorScope('out-of-memory');
     let result: T;
     try {
       result = await work();
     } catch (error) {
+      this.#guards--;
       await this.#popScopes().catch(() => {}); // the first error is the one to tell
       throw error;
     }
+    this.#guards--;
     const [memory, invalid] = await this.#popScopes();
     if (memory) throw this.#outOfMemory(what);
     if (invalid) throw new Error(`${what}: ${invalid.message}`);
@@ -568,7 +582,7 @@ export class Gpu {
     if (this.#readbacks.length < READBACKS && staging.size <= READBACK_BYTES)
       this.#readbacks.push(staging);
     else staging.destroy();
-    this.#alive();
+    await this.#allocated();
     return copy;
   }
 
@@ -627,6 +641,12 @@ export class Gpu {
   /** Wait until all submitted work is done. Fails: DeviceLost, OutOfMemory. */
   async idle(): Promise<void> {
     await this.#device.queue.onSubmittedWorkDone();
+    await this.#allocated();
+  }
+
+  /** No result counts before every allocation has been answered. Fails: DeviceLost, OutOfMemory. */
+  async #allocated(): Promise<void> {
+    if (this.#allocating.size > 0) await Promise.all(this.#allocating);
     this.#alive();
   }
 
@@ -651,7 +671,7 @@ export class Gpu {
         `The graphics device went away (${this.#gone}). Reload the model to go on.`,
       );
     }
-    if (this.#short !== null) throw this.#outOfMemory(`a buffer (${this.#short})`);
+    if (this.#short !== null) throw this.#outOfMemory(this.#short);
   }
 
   /** Free every tensor and the device. */

@@ -39,6 +39,21 @@ export interface Standing {
 const MOST_LOSSES = 3;
 const LOSSES_MS = 60_000;
 
+/** Losses of the last minute. */
+class Losses {
+  #timesMs: number[] = [];
+
+  /** One more. Fails: DeviceLost where that is one too many. */
+  count(nowMs: number, reason: string): void {
+    this.#timesMs = [...this.#timesMs, nowMs].filter((ms) => nowMs - ms < LOSSES_MS);
+    if (this.#timesMs.length < MOST_LOSSES) return;
+    throw new PalimpsestError(
+      'DeviceLost',
+      `The graphics device went away ${MOST_LOSSES} times within a minute, the last time so: ${reason} What was said is kept. Close what else uses the GPU and load the model again.`,
+    );
+  }
+}
+
 export class LastingEngine {
   readonly loaded: Loaded;
   /** Resolves with the reason when there is no going on. */
@@ -48,7 +63,7 @@ export class LastingEngine {
   /** Set for good once there is no going on. */
   #end: PalimpsestError | null = null;
   #sayLost: (reason: string) => void = () => {};
-  #lossesMs: number[] = [];
+  readonly #losses: Losses;
   #rebuilding: Promise<void> | null = null;
   /** Calls that the engine has not answered yet. */
   readonly #calls = new Set<Promise<unknown>>();
@@ -56,8 +71,9 @@ export class LastingEngine {
   #alone: Writing | Standing | null = null;
   #watched: { watch: Watch; onFrame: (frame: Frame) => unknown } | null = null;
 
-  private constructor(options: LastingOptions, engine: Engine) {
+  private constructor(options: LastingOptions, engine: Engine, losses: Losses) {
     this.#options = options;
+    this.#losses = losses;
     this.#engine = engine;
     this.loaded = engine.loaded;
     this.lost = new Promise((resolve) => (this.#sayLost = resolve));
@@ -66,7 +82,15 @@ export class LastingEngine {
 
   /** Read a model's files and put it on a GPU. Fails as `Engine.load` and `LastingOptions.open`. */
   static async load(options: LastingOptions): Promise<LastingEngine> {
-    return new LastingEngine(options, await openEngine(options));
+    const losses = new Losses();
+    for (;;) {
+      try {
+        return new LastingEngine(options, await openEngine(options), losses);
+      } catch (error) {
+        if (!isLoss(error)) throw error;
+        losses.count(options.clock(), error.message);
+      }
+    }
   }
 
   // ------------------------------------------------------------------------------------ the engine's calls
@@ -236,14 +260,7 @@ export class LastingEngine {
     let reason = await lost.lost;
     lost.destroy();
     for (;;) {
-      const nowMs = clock();
-      this.#lossesMs = [...this.#lossesMs, nowMs].filter((ms) => nowMs - ms < LOSSES_MS);
-      if (this.#lossesMs.length >= MOST_LOSSES) {
-        this.#giveUp(
-          `The graphics device went away ${MOST_LOSSES} times within a minute, the last time so: ${reason} What is said is kept. Close what else uses the GPU and load the model again.`,
-        );
-        return;
-      }
+      this.#losses.count(clock(), reason);
       const note = `The graphics device went away (${reason}); the model is put back`;
       report({ phase: 'restore', doneBytes: 0, totalBytes: 1, note });
       try {
@@ -255,8 +272,8 @@ export class LastingEngine {
         report({ phase: 'restore', doneBytes: 1, totalBytes: 1, note: '' });
         return;
       } catch (error) {
-        if ((error as Error).name !== 'DeviceLost') throw error;
-        reason = (error as Error).message;
+        if (!isLoss(error)) throw error;
+        reason = error.message;
       }
     }
   }
@@ -315,9 +332,13 @@ async function openEngine(options: LastingOptions): Promise<Engine> {
   }
 }
 
+function isLoss(error: unknown): error is PalimpsestError {
+  return error instanceof PalimpsestError && error.name === 'DeviceLost';
+}
+
 /** Whether a call failed because the device is gone. A refusal is no such failure and is told at once. */
 async function comesOfLoss(error: unknown, engine: Engine): Promise<boolean> {
+  if (isLoss(error)) return true;
   const told = error instanceof PalimpsestError ? error.name : '';
-  if (told === 'DeviceLost') return true;
   return (told === '' || told === 'OutOfMemory') && engine.isLost();
 }

@@ -221,8 +221,8 @@ export class Memory {
     if (!watch) return this.attach();
     if (this.#recording) this.#recording.follow(watch, onFrame);
     else {
-      const { gpu, config, state, branches, piece } = this.#parts();
-      this.#recording = new Recording({ gpu, config, state, branches, piece }, watch, onFrame);
+      const begin = () => new Recording(this.#parts(), watch, onFrame);
+      this.#recording = await this.#gpu.guard('a recording', begin);
     }
     await this.#catchUp();
   }
