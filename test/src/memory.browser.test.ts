@@ -143,7 +143,9 @@ describe('the instruments', () => {
   test('a layer is chosen with the arrow keys, a head from its list, and both are in the address', async () => {
     open();
     await ask();
-    const layer = page.getByRole('radio', { checked: true });
+    const layer = page
+      .getByRole('radiogroup', { name: 'Layer' })
+      .getByRole('radio', { checked: true });
     const before = layer.element().getAttribute('aria-label');
     (layer.element() as HTMLElement).focus();
     await userEvent.keyboard('{ArrowRight}');
@@ -212,7 +214,10 @@ describe('going on differently', () => {
     await expect.element(page.getByText('They part at token 2.')).toBeVisible();
     await expect.element(page.getByRole('table', { name: /^What could come after/ })).toBeVisible();
     for (const name of [/^Difference of the memories/, /^Difference of the memory of head 0/]) {
-      await expect.element(page.getByRole('img', { name })).toBeVisible();
+      const figure = page.getByRole('img', { name });
+      await expect.element(figure).toBeInTheDocument();
+      figure.element().scrollIntoView(); // it is drawn where it is seen
+      await expect.element(figure).toBeVisible();
     }
     await page.getByRole('button', { name: 'branch 0' }).click();
     await page.getByRole('button', { name: 'compare' }).click();
