@@ -103,7 +103,12 @@ const api: ProcessorApi = {
     if (!running) throw new PalimpsestError('Refused', 'No model is loaded. Load one first.');
     if (abort) throw new PalimpsestError('Refused', 'An answer is under way. Stop it first.');
     const mine = (abort = new AbortController());
-    const how = { abortSignal: mine.signal, onData: (chunk: unknown) => onChunk(chunk) };
+    // Chunks and this call's result go through different ports: the last chunk must have arrived before the result goes.
+    let arrived: unknown;
+    const how = {
+      abortSignal: mine.signal,
+      onData: (chunk: unknown) => (arrived = onChunk(chunk)),
+    };
     try {
       // The request is llama.cpp's own: the package's types know less of it than it takes.
       if ('messages' in request) {
@@ -115,6 +120,7 @@ const api: ProcessorApi = {
       if (!mine.signal.aborted) throw inWords(thrown);
     } finally {
       abort = null;
+      await arrived;
     }
     return mine.signal.aborted;
   },

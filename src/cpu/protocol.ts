@@ -26,7 +26,7 @@ export interface ProcessorApi {
    * Answer a request in llama.cpp's dialect. `onChunk` is called with each chunk. Resolves with true when the answer was
    * stopped. Fails: ContextFull, BadNumbers, Refused.
    */
-  complete(request: Request, onChunk: (chunk: unknown) => void): Promise<boolean>;
+  complete(request: Request, onChunk: (chunk: unknown) => unknown): Promise<boolean>;
   /** End the answer under way after the token in flight. */
   stop(): void;
 }

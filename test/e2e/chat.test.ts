@@ -144,18 +144,16 @@ describe('a model that cannot be used is refused in words', () => {
   });
 });
 
-test('without WebGPU the page says so on arrival, and never fetches weights', async () => {
+test('without WebGPU the page says on arrival who answers instead and why, and fetches no weights unasked', async () => {
   const without = await openBrowserWithoutGpu();
   try {
     await visit('/', without);
-    const alert = page.getByRole('alert');
-    await alert.waitFor();
-    expect(await alert.getByRole('heading').textContent()).toBe('No WebGPU here');
+    await page.getByText(/No WebGPU here: llama\.cpp answers instead/).waitFor();
     // What happened, and what to do: another browser, or its settings.
-    expect(await alert.textContent()).toMatch(/current Chrome, Edge|found no graphics adapter/);
-    expect(await alert.textContent()).toMatch(/hardware acceleration/);
-    await send('Hello?');
-    await alert.waitFor();
+    const why = page.getByText(/^Nobody chose the processor/);
+    await why.waitFor({ state: 'attached' });
+    expect(await why.textContent()).toMatch(/current Chrome, Edge|found no graphics adapter/);
+    expect(await why.textContent()).toMatch(/hardware acceleration/);
     expect(weightsAsked()).toEqual([]);
     expect(faults).toEqual([]);
   } finally {

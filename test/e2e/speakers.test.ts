@@ -1,0 +1,137 @@
+/** Who answers besides the engine on the GPU: llama.cpp on the processor, in a browser without WebGPU, and an endpoint. */
+import { readFileSync } from 'node:fs';
+import type { Browser, BrowserContext, Page } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { modelSources } from '../../tools/nodeEngine.ts';
+import { openGguf } from '../../workers/gguf.ts';
+import { createTokenizer } from '../../workers/tokenizer.ts';
+import { openEndpoint, type EndpointServer } from '../endpoint.ts';
+import { fixture } from '../reference/golden.ts';
+import { emptyState, forward, greedy, openModel } from '../reference/model.ts';
+import { faultsOf, openBrowserWithoutGpu } from './browser.ts';
+import { modelFiles, openSite, type Site } from './site.ts';
+
+const tiny = fixture('tiny-f32.gguf');
+const key = 'sk-secret-123';
+
+let browser: Browser;
+let site: Site;
+let endpoint: EndpointServer;
+let context: BrowserContext;
+let page: Page;
+let faults: string[];
+
+beforeAll(async () => {
+  site = await openSite({ files: modelFiles('/models/tiny/', tiny, readFileSync(tiny)) });
+  endpoint = await openEndpoint('vllm', key);
+  browser = await openBrowserWithoutGpu();
+});
+afterEach(() => context.close());
+afterAll(async () => {
+  await browser?.close();
+  await site?.close();
+  await endpoint?.close();
+});
+
+async function visit(path: string): Promise<void> {
+  site.requested.length = 0;
+  context = await browser.newContext();
+  page = await context.newPage();
+  faults = faultsOf(page);
+  await page.goto(site.origin + path);
+}
+
+const message = () => page.getByRole('textbox', { name: 'Message' });
+const button = (name: string) => page.getByRole('button', { name, exact: true });
+const finished = () => button('Send').waitFor({ timeout: 60_000 });
+const log = () => page.getByRole('log');
+
+async function send(text: string): Promise<void> {
+  await message().fill(text);
+  await button('Send').click();
+}
+
+async function longestAnswer(tokens: number): Promise<void> {
+  const field = page.getByRole('spinbutton', { name: 'Longest answer' });
+  if (!(await field.isVisible())) await page.getByText('Settings', { exact: true }).click();
+  await field.fill(String(tokens));
+  await field.press('Tab');
+}
+
+test('without WebGPU llama.cpp answers from the stored weights, as float64 does, and the page says so', async () => {
+  const prompt = 'On a page';
+  const tokenizer = createTokenizer((await openGguf(modelSources(tiny))).metadata);
+  const model = openModel(tiny);
+  const ids = tokenizer.encode(prompt, { special: true });
+  const exact = tokenizer.decode(greedy(model, forward(model, ids, emptyState(model)), 24));
+
+  await visit('/?model=models/tiny/');
+  await page.getByText(/No WebGPU here: llama\.cpp answers instead/).waitFor();
+  await page.getByText(/Nobody chose the processor/).waitFor({ state: 'attached' });
+  expect(site.requested.filter((path) => /\.(gguf|wasm)$/.test(path))).toEqual([]);
+
+  await longestAnswer(24);
+  await send(prompt);
+  await page
+    .getByText(/on the processor · 24 tokens/)
+    .first()
+    .waitFor({ timeout: 60_000 });
+  expect(await log().textContent()).toBe(exact);
+  // The last chunk has arrived too: the prompt's tokens are known.
+  await page.getByText(`${ids.length + 24} of 8,192`).waitFor();
+  await page.getByText(/one knows what it writes/).waitFor({ state: 'attached' });
+
+  // Once each: the weights through the store, llama.cpp's code from this site, and nothing from elsewhere.
+  const asked = (ending: RegExp) => site.requested.filter((path) => ending.test(path));
+  const ranges = asked(/\.gguf$/).length;
+  expect(ranges).toBeGreaterThan(0);
+  expect(asked(/\.wasm$/)).toHaveLength(1);
+
+  await longestAnswer(2000);
+  await send(prompt);
+  await page.waitForFunction(
+    (least) => (document.querySelector('[role=log]')?.textContent ?? '').length > least,
+    8,
+  );
+  await button('Stop').click();
+  await finished();
+  await page.getByText('stopped').first().waitFor();
+  expect(asked(/\.gguf$/)).toHaveLength(ranges);
+  expect(faults).toEqual([]);
+});
+
+test('an endpoint answers; its key stays; what goes wrong is said', async () => {
+  await visit('/');
+  await page.getByRole('radio', { name: /An endpoint/ }).check();
+  const address = page.getByRole('textbox', { name: 'Address', exact: true });
+  await address.fill(endpoint.origin.replace('http://', ''));
+  await page.getByRole('textbox', { name: /^Key/ }).fill('sk-wrong');
+  await button('Connect').click();
+  await page.getByText(/does not accept the key/).waitFor();
+  await page.getByRole('textbox', { name: /^Key/ }).fill(key);
+  await button('Connect').click();
+  await page.getByText(/Served by vLLM, with 1,048,576 tokens/).waitFor();
+  await button('Have it answer').click();
+  await page.getByText(/What you write goes there/).waitFor();
+
+  endpoint.next = { tokens: ['No', ', 123', ' = 3', ' × 41', '.'] };
+  await send('Is 123 a prime?');
+  await finished();
+  expect(await log().textContent()).toContain('No, 123 = 3 × 41.');
+  await button('Probabilities').click();
+  await page.getByRole('button', { name: '.', exact: true }).hover();
+  await page.getByText('29 %').waitFor();
+
+  endpoint.next = { error: { status: 429, body: {}, headers: { 'Retry-After': '17' } } };
+  await send('And 127?');
+  await page.getByText(/Try again in 17 s/).waitFor();
+  const stored = await page.evaluate(() => JSON.stringify({ ...localStorage }));
+  expect(stored + page.url()).not.toContain(key);
+
+  endpoint.open = false;
+  await button('Connect').click();
+  await page.getByText(/does not let this page \(http:\/\/127\.0\.0\.1:\d+\) read/).waitFor();
+  endpoint.open = true;
+  expect(faults.filter((fault) => !/401|429|CORS|ERR_FAILED|400/.test(fault))).toEqual([]);
+  expect(site.requested.filter((path) => /\.(gguf|wasm)$/.test(path))).toEqual([]);
+});
