@@ -6,7 +6,7 @@ import type { Plugin } from 'vite';
 import { defineConfig } from 'vitest/config';
 import { carriesChromium, chromiumLaunch } from './tools/chromium.ts';
 import { loadSwiftShader } from './tools/nodeGpu.ts';
-import { publishHeaders, publishModules } from './tools/publish.ts';
+import { publishHeaders, publishModules, publishTypes } from './tools/publish.ts';
 
 // Every machine tests on the same adapter unless told otherwise (tools/nodeGpu.ts). Here, because this runs in the main
 // process, whose environment all test processes inherit.
@@ -22,6 +22,8 @@ const browserTests = 'test/**/*.browser.test.ts';
 const endToEndTests = 'test/e2e/**/*.test.ts';
 
 const serviceWorker = 'serviceWorker';
+/** The engine for other scripts of this site. */
+const library = 'api';
 
 /** Tells the service worker which files the page consists of, once they are all known. */
 const listShell: Plugin = {
@@ -65,6 +67,7 @@ export default defineConfig({
         types: ['src/embed/protocol.ts', 'src/element/embed.ts'],
       },
     ]),
+    publishTypes('api.d.ts', ['workers/protocol.ts', 'src/inTab/completions.ts', 'src/api.ts']),
     listShell,
   ],
   worker: { format: 'es' },
@@ -76,11 +79,13 @@ export default defineConfig({
     license: { fileName: 'licences.md' },
     modulePreload: { polyfill: false },
     rolldownOptions: {
-      input: [...pages, `src/${serviceWorker}.ts`],
+      input: [...pages, `src/${serviceWorker}.ts`, `src/${library}.ts`],
+      // The library's exports are for others.
+      preserveEntrySignatures: 'exports-only',
       output: {
-        // A service worker has one address for good, in the folder that it serves.
+        // A service worker has one address for good, in the folder that it serves; what others import has one too.
         entryFileNames: ({ name }) =>
-          name === serviceWorker ? '[name].js' : 'assets/[name]-[hash].js',
+          name === serviceWorker || name === library ? '[name].js' : 'assets/[name]-[hash].js',
       },
     },
   },

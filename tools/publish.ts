@@ -81,6 +81,16 @@ export function publishModules(modules: PublishedModule[]): Plugin {
   };
 }
 
+/** The types of a module that the build makes of these sources; see `declarationsOf`. */
+export function publishTypes(fileName: string, sources: string[]): Plugin {
+  return {
+    name: 'publish-types',
+    generateBundle() {
+      this.emitFile({ type: 'asset', fileName, source: declarationsOf(sources) });
+    },
+  };
+}
+
 /**
  * The declarations of some sources as one file, which exports what the last of them does and the types of the others. What
  * they import from each other stands in it.

@@ -1,0 +1,327 @@
+/**
+ * Palimpsest as a library: a Kimi Linear model in this tab, asked as OpenAI's client asks a server, and looked into as
+ * no server lets one.
+ *
+ *     const engine = await createEngine({ model: 'https://host/models/palimpsest-150m/' });
+ *     for await (const chunk of engine.chat.completions.create({ messages, stream: true })) …
+ */
+import type {
+  Branch,
+  Frame,
+  Loaded,
+  LoadProgress,
+  Prompt,
+  Stop,
+  Token,
+  Turn,
+  Watch,
+} from '../workers/protocol.ts';
+import { PalimpsestError } from '../workers/protocol.ts';
+import { startClient, startWeights, type Client } from './client.ts';
+import {
+  chunksOf,
+  completionOf,
+  samplingOf,
+  type Completion,
+  type CompletionChunk,
+  type CompletionRequest,
+} from './inTab/completions.ts';
+import { drawSeed } from './sampling.ts';
+
+export type { Completion, CompletionChunk, CompletionRequest, Frame, Loaded, LoadProgress, Watch };
+export { PalimpsestError };
+
+export interface EngineOptions {
+  /** An absolute address: of a folder with a manifest, ending in "/", or of a .gguf file. */
+  model: string;
+  onProgress?: (progress: LoadProgress) => void;
+  /**
+   * One engine an origin has the GPU. While another tab's has it: wait until that is closed, or fail with Refused.
+   * "wait" if left out.
+   */
+  others?: 'wait' | 'refuse';
+  /** Ends the waiting and the load. */
+  signal?: AbortSignal;
+}
+
+/** A state to come back to, in this engine. */
+export interface Snapshot {
+  readonly branch: number;
+  readonly tokens: number;
+}
+
+/** A state to come back to anywhere: it is a function of the model and the tokens, bit for bit. */
+export interface ExportedState {
+  format: 'palimpsest-state';
+  version: 1;
+  /** The model's name, as its file states it. */
+  model: string;
+  ids: number[];
+}
+
+export interface Options {
+  signal?: AbortSignal;
+}
+
+export interface Engine {
+  readonly loaded: Loaded;
+  readonly chat: {
+    readonly completions: {
+      /**
+       * Answer; calls queue. An aborted answer ends with what was written and the reason "stopped"; one that is aborted
+       * while it queues fails with the signal's reason. Fails: as EngineApi.generate.
+       */
+      create(
+        request: CompletionRequest & { stream: true },
+        options?: Options,
+      ): Promise<AsyncIterable<CompletionChunk>>;
+      create(
+        request: CompletionRequest & { stream?: false | null },
+        options?: Options,
+      ): Promise<Completion>;
+    };
+  };
+  readonly state: {
+    /** Keep the state as it is. Fails: Refused before anything was said. */
+    snapshot(): Promise<Snapshot>;
+    /** Go back to a state; one that was exported is read anew. Fails: Refused. */
+    restore(state: Snapshot | ExportedState): Promise<void>;
+    export(): Promise<ExportedState>;
+  };
+  /** Be told of what every token does to the memory from now on. Answers how to end it. */
+  watch(watch: Watch, onFrame: (frame: Frame) => void): Promise<() => Promise<void>>;
+  /** End the engine and let another tab have the GPU. Calls under way fail. */
+  close(): void;
+}
+
+/** The lock that stands for the GPU of this origin. */
+const lockName = 'palimpsest-engine';
+
+/** Load a model into this tab. Fails: as EngineApi.load; Refused if another tab has the GPU and `others` is "refuse". */
+export async function createEngine(options: EngineOptions): Promise<Engine> {
+  const { model, onProgress = () => {}, others = 'wait', signal } = options;
+  const release = await holdLock(others, signal);
+  const weights = startWeights();
+  const client = startClient(weights);
+  const end = (reason: Error) => {
+    client.destroy(reason);
+    weights.destroy(reason);
+    release();
+  };
+  const abort = () => end(abortReason(signal));
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    const loaded = await client.load(model, onProgress);
+    return engineOf(client, loaded, () => end(closed));
+  } catch (thrown) {
+    end(thrown instanceof Error ? thrown : new Error(String(thrown)));
+    throw thrown;
+  } finally {
+    signal?.removeEventListener('abort', abort);
+  }
+}
+
+const closed = new PalimpsestError('Refused', 'The engine was closed.');
+
+function abortReason(signal: AbortSignal | undefined): Error {
+  return signal?.reason instanceof Error ? signal.reason : new DOMException('', 'AbortError');
+}
+
+/** Resolves with how to let the lock go. */
+function holdLock(others: 'wait' | 'refuse', signal: AbortSignal | undefined): Promise<() => void> {
+  const { locks } = navigator;
+  // Locks exist in secure contexts alone, as WebGPU does; without them no other tab can be asked.
+  if (!locks) return Promise.resolve(() => {});
+  const how = others === 'refuse' ? { ifAvailable: true } : signal ? { signal } : {};
+  return new Promise((held, failed) => {
+    locks
+      .request(lockName, how, (lock) => {
+        if (lock) return new Promise<void>((release) => held(release));
+        throw new PalimpsestError(
+          'Refused',
+          'Another tab of this site has an engine. Close that one, or create this one with others: "wait".',
+        );
+      })
+      .catch(failed);
+  });
+}
+
+/** The library's face of a client that has loaded a model. */
+export function engineOf(
+  client: Pick<Client, 'generate' | 'stop' | 'memory'>,
+  loaded: Loaded,
+  close: () => void,
+): Engine {
+  const { name, mode } = loaded.model;
+  /** One thing after another. */
+  let queue: Promise<unknown> = Promise.resolve();
+  let made = 0;
+  /** The branch that is present; null where nothing says which. */
+  let present: number | null = null;
+  /** The ids that answers were written as: fed back, a conversation goes on from memory. */
+  const answers = new Map<string, number[]>();
+
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = queue.then(work);
+    queue = turn.catch(() => {});
+    return turn;
+  }
+
+  function promptOf({ messages }: CompletionRequest): Prompt {
+    if (mode === 'raw') {
+      throw new PalimpsestError(
+        'Unsupported',
+        `${name} has no chat template: it continues raw text and knows no messages.`,
+      );
+    }
+    const turns = messages.map(({ role, content }): Turn => {
+      const ids = role === 'assistant' ? answers.get(content) : undefined;
+      return ids ? { role, content, ids } : { role, content };
+    });
+    return { kind: 'chat', turns };
+  }
+
+  /** Answer when it is this request's turn. */
+  function answer(
+    request: CompletionRequest,
+    signal: AbortSignal | undefined,
+    onToken: (token: Token) => void,
+  ): Promise<Stop> {
+    const sampling = samplingOf(request, drawSeed);
+    const prompt = promptOf(request);
+    return inTurn(async () => {
+      if (signal?.aborted) throw abortReason(signal);
+      const stop = () => client.stop();
+      signal?.addEventListener('abort', stop, { once: true });
+      try {
+        const stopped = await client.generate(prompt, sampling, onToken);
+        answers.set(stopped.text, stopped.ids);
+        return stopped;
+      } finally {
+        signal?.removeEventListener('abort', stop);
+      }
+    });
+  }
+
+  function headOf() {
+    made += 1;
+    const created = Math.floor(Date.now() / 1000);
+    return { id: `chatcmpl-palimpsest-${made}`, created, model: name };
+  }
+
+  /** The tokens of an answer as a stream. It is written whether or not anyone reads; leaving the loop stops it. */
+  function stream(
+    request: CompletionRequest,
+    signal: AbortSignal | undefined,
+  ): AsyncIterable<CompletionChunk> {
+    const left = new AbortController();
+    const both = signal ? AbortSignal.any([signal, left.signal]) : left.signal;
+    const chunks = chunksOf(headOf(), request.logprobs === true);
+    const arrived: CompletionChunk[] = [chunks.first()];
+    let wake: () => void = () => {};
+    let over = false;
+    const answering = answer(request, both, (token) => {
+      arrived.push(chunks.token(token));
+      wake();
+    })
+      .then((stop) => void arrived.push(chunks.last(stop)))
+      .finally(() => {
+        over = true;
+        wake();
+      });
+    answering.catch(() => {}); // told to whoever reads
+    return (async function* () {
+      try {
+        for (;;) {
+          const chunk = arrived.shift();
+          if (chunk) yield chunk;
+          else if (over) return await answering;
+          else await new Promise<void>((more) => (wake = more));
+        }
+      } finally {
+        left.abort();
+      }
+    })();
+  }
+
+  async function whole(
+    request: CompletionRequest,
+    signal: AbortSignal | undefined,
+  ): Promise<Completion> {
+    const tokens: Token[] = [];
+    const stop = await answer(request, signal, (token) => tokens.push(token));
+    return completionOf(headOf(), stop, request.logprobs ? tokens : null);
+  }
+
+  function create(
+    request: CompletionRequest & { stream: true },
+    options?: Options,
+  ): Promise<AsyncIterable<CompletionChunk>>;
+  function create(
+    request: CompletionRequest & { stream?: false | null },
+    options?: Options,
+  ): Promise<Completion>;
+  async function create(
+    request: CompletionRequest,
+    { signal }: Options = {},
+  ): Promise<Completion | AsyncIterable<CompletionChunk>> {
+    return request.stream ? stream(request, signal) : whole(request, signal);
+  }
+
+  async function line(): Promise<Branch> {
+    const branches = await client.memory.branches();
+    const found = branches.find(({ id }) => id === present) ?? branches[0];
+    if (!found || found.ids.length < 2) {
+      throw new PalimpsestError('Refused', 'Nothing was said yet, so there is no state to keep.');
+    }
+    return found;
+  }
+
+  /** Go on beside a line, which stays as it is. */
+  async function leave(kept: Branch): Promise<Snapshot> {
+    const beside = await client.memory.fork(kept.ids.length - 1, null, []);
+    present = beside.id;
+    return { branch: kept.id, tokens: kept.ids.length };
+  }
+
+  return {
+    loaded,
+    chat: { completions: { create } },
+    state: {
+      snapshot: () => inTurn(async () => leave(await line())),
+      restore: (state) =>
+        inTurn(async () => {
+          if ('ids' in state) await read(state);
+          else {
+            await client.memory.select(state.branch);
+            present = state.branch;
+            await leave(await line());
+          }
+        }),
+      export: () =>
+        inTurn(async () => {
+          const { ids } = await line();
+          return { format: 'palimpsest-state', version: 1, model: name, ids: [...ids] };
+        }),
+    },
+    async watch(watch, onFrame) {
+      await client.memory.watch(watch, onFrame);
+      return () => client.memory.watch(null, () => {});
+    },
+    close,
+  };
+
+  async function read({ format, version, model, ids }: ExportedState): Promise<void> {
+    if (format !== 'palimpsest-state' || version !== 1 || model !== name) {
+      throw new PalimpsestError(
+        'Refused',
+        `A state of ${model} (${format} ${version}) is none of ${name}.`,
+      );
+    }
+    const greedy = samplingOf({ messages: [{ role: 'user', content: '' }] }, () => 0);
+    const sampling = { ...greedy, temperature: 0, maxTokens: 1 };
+    await client.generate({ kind: 'ids', ids }, sampling, () => {});
+    // The state is that after the last of its tokens: one was written past it.
+    present = (await client.memory.fork(ids.length - 1, null, [])).id;
+  }
+}
