@@ -5,6 +5,7 @@
 import { createEndpoint, proxy, transfer, wrap } from 'comlink';
 import {
   PalimpsestError,
+  type BookmarkApi,
   type CheckpointOffer,
   type CheckpointPlace,
   type DeviceReport,
@@ -27,8 +28,9 @@ import {
 } from '../workers/protocol.ts';
 import weightsWorker from '../workers/download.worker.ts?worker&url';
 import engineWorker from '../workers/engine.worker.ts?worker&url';
+import sharedWeightsWorker from '../workers/sharedDownload.worker.ts?sharedworker&url';
 import type { Speaker } from './speaker.ts';
-import { startWorker } from './trusted.ts';
+import { ownScript, startWorker } from './trusted.ts';
 
 /**
  * The weights worker as the page sees it. It lives as long as the page: engines come and go, downloads go on, and adopted
@@ -79,6 +81,7 @@ export interface Client extends Speaker {
   lost(): Promise<string>;
   /** The engine, to be looked into. */
   readonly memory: MemoryApi;
+  readonly bookmark: BookmarkApi;
   /** End the engine, whatever it is doing; calls under way fail with `reason`. The model it loaded is not in use any more. */
   destroy(reason: Error): void;
 }
@@ -86,6 +89,13 @@ export interface Client extends Speaker {
 /** Start the weights worker of this page. Nothing is fetched but its code. */
 export function startWeights(): Weights {
   return connectWeights(startWorker(weightsWorker));
+}
+
+/** The weights of a shared worker that `start` starts: it may stand in another storage than this document's workers. */
+export function startSharedWeights(start: (address: string) => SharedWorker): Weights {
+  const { port } = start(ownScript(sharedWeightsWorker));
+  // Comlink and `connectWeights` ask no more of a worker than a port has, but for its end.
+  return connectWeights(Object.assign(port, { terminate: () => port.close() }) as never);
 }
 
 /** Start an engine. Nothing is fetched but its code. */
@@ -197,7 +207,7 @@ export function connectWeights(worker: Worker): Weights {
 
 /** A client of a worker that exposes EngineApi, and of weights that it reads. */
 export function connect(engineWorker: Worker, weights: Weights): Client {
-  const engine = wrap<EngineApi & MemoryApi>(engineWorker);
+  const engine = wrap<EngineApi & MemoryApi & BookmarkApi>(engineWorker);
   const calls = new Calls(engineWorker);
   const call = <T>(ask: () => PromiseLike<T>) => calls.ask(ask);
   const used = new Set<string>();
@@ -229,6 +239,11 @@ export function connect(engineWorker: Worker, weights: Weights): Client {
       proceed: (sampling, onToken) => call(() => engine.proceed(sampling, proxy(onToken))),
       compare: (a, b) => call(() => engine.compare(a, b)),
       difference: (a, b, layer, head) => call(() => engine.difference(a, b, layer, head)),
+    },
+    bookmark: {
+      account: () => call(() => engine.account()),
+      store: (account) => call(() => engine.store(account)),
+      takeUp: () => call(() => engine.takeUp()),
     },
     destroy(reason) {
       calls.end(reason);

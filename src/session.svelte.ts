@@ -12,7 +12,9 @@ import {
   type Sampling,
   type Stop,
 } from '../workers/protocol.ts';
+import { accountOf, type Account } from './account.ts';
 import { Beside } from './beside.svelte.ts';
+import { Bookmark } from './bookmark.svelte.ts';
 import {
   addTurn,
   emptyConversation,
@@ -39,7 +41,7 @@ import {
   withdrawCompletions,
   type Paper,
 } from './paper.ts';
-import { advance, startProgress, type Progress } from './progress.ts';
+import { advance, fraction, startProgress, type Progress } from './progress.ts';
 import { drawSeed, readSampling, varied } from './sampling.ts';
 import { recall, remember } from './settings.ts';
 import type { Elsewhere, EngineChoice, Piece, Speaker, Told } from './speaker.ts';
@@ -99,6 +101,8 @@ export class Session {
   /** The GPU at hand; null while it is not known. */
   device = $state.raw<DeviceReport | null>(null);
   memory = $state.raw<MemoryReport | null>(null);
+  /** The GPU went away, and the engine puts back what it had; how far that is. */
+  recovery = $state.raw<Progress | null>(null);
   /** The last answer that ended, for its figures. */
   last = $state.raw<Answered | null>(null);
   /** Why the sheet's last completion failed. */
@@ -127,6 +131,7 @@ export class Session {
 
   /** Others who answer the same prompts, to compare. */
   readonly beside: Beside;
+  readonly bookmark = new Bookmark(() => this.#client.bookmark ?? null);
   #start: (engine: EngineChoice) => Speaker;
   #client: Speaker;
   #loading: Promise<void> | null = null;
@@ -146,6 +151,7 @@ export class Session {
     this.beside = new Beside(start);
     void this.#weigh();
     void this.#findDevice();
+    void this.#recall();
   }
 
   /** The engine, to be looked into; another one after every restart. */
@@ -158,6 +164,7 @@ export class Session {
   destroy(): void {
     cancelAnimationFrame(this.#frame);
     this.beside.destroy(ended);
+    this.bookmark.destroy();
     this.#client.destroy(ended);
   }
 
@@ -185,15 +192,19 @@ export class Session {
     if (this.status.kind === 'failed') this.#restart();
     const client = this.#client;
     let progress = startProgress;
+    this.recovery = null;
     this.status = { kind: 'loading', progress };
     try {
       const loaded = await client.load(this.model, (report) => {
-        if (client !== this.#client || this.status.kind !== 'loading') return;
+        if (client !== this.#client) return;
         progress = advance(progress, report, performance.now());
-        this.status = { kind: 'loading', progress };
+        if (this.status.kind === 'loading') this.status = { kind: 'loading', progress };
+        else this.recovery = fraction(report) === 1 && report.phase === 'restore' ? null : progress;
       });
       if (client !== this.#client) return;
       if ('device' in loaded) {
+        await this.bookmark.takeUp();
+        if (client !== this.#client) return;
         this.loaded = loaded;
         this.device = loaded.device;
         this.memory = loaded.memory;
@@ -318,6 +329,24 @@ export class Session {
     this.#loading = null;
     this.#client.destroy(ended);
     this.#client = this.#start(this.engine);
+  }
+
+  /** What outlives a reload. */
+  readonly account = (): Account => accountOf(this, this.#ids);
+
+  /** Take up what the page before this one left, unless something is said already. */
+  async #recall(): Promise<void> {
+    const account = await this.bookmark.open();
+    const untouched = this.path.length === 0 && this.paper === blankPaper && !this.busy;
+    if (!account || !untouched || this.status.kind !== 'absent') return;
+    this.conversation = account.conversation;
+    this.paper = account.paper;
+    if (this.path.length === 0 && this.paper !== blankPaper) this.#wanted = 'paper';
+    if (account.model === this.model) return;
+    // Files of this computer are gone with the page, and their ids say nothing to another model.
+    if (!/^https?:/.test(account.model)) return this.#startOther();
+    this.model = account.model;
+    void this.#weigh();
   }
 
   // -------------------------------------------------------------------------------------------- chat

@@ -3,6 +3,7 @@
  * endpoint elsewhere. Of the last two nothing is known but what they say.
  */
 import type {
+  BookmarkApi,
   DeviceReport,
   Loaded,
   LoadProgress,
@@ -63,5 +64,7 @@ export interface Speaker {
   lost(): Promise<string>;
   /** To be looked into; null where nothing is to be seen. */
   readonly memory: MemoryApi | null;
+  /** Where its conversation is stored over a reload; absent where it is not. */
+  readonly bookmark?: BookmarkApi;
   destroy(reason: Error): void;
 }

@@ -8,6 +8,7 @@ import { expose, wrap, proxy } from 'comlink';
 import { fakeMemory } from './fakeMemory.ts';
 import {
   PalimpsestError,
+  type BookmarkApi,
   type EngineApi,
   type ErrorName,
   type Loaded,
@@ -95,7 +96,7 @@ function promptIds(prompt: Prompt): number[] {
   return prompt.turns.flatMap((turn) => turn.ids ?? idsOf(turn.content));
 }
 
-const engine: EngineApi = {
+const engine: EngineApi & BookmarkApi = {
   device: async () => loaded.device,
   async load(model, port, report) {
     const fail = /fail-(\w+)/.exec(model)?.[1];
@@ -171,6 +172,9 @@ const engine: EngineApi = {
     return promptIds(prompt);
   },
   lost: () => new Promise((resolve) => (lose = resolve)),
+  account: async () => null,
+  store: async () => '',
+  takeUp: async () => ({ tokens: 0, note: '' }),
 };
 
 expose({ ...engine, ...memoryOf.api });

@@ -1,6 +1,7 @@
 /** A client whose every answer a test gives by hand, to drive a session through its states one by one. */
 import type { Client } from '../../src/client.ts';
 import type {
+  BookmarkApi,
   DeviceReport,
   Loaded,
   LoadProgress,
@@ -76,6 +77,16 @@ export class ScriptedClient implements Client {
   /** Say what `device` found. */
   found!: Call<DeviceReport>;
   lose: (reason: string) => void = () => {};
+  /** What a page stored, by this or an earlier client. */
+  static account: string | null = null;
+  readonly bookmark: BookmarkApi = {
+    account: () => Promise.resolve(ScriptedClient.account),
+    store: (account) => {
+      ScriptedClient.account = account;
+      return Promise.resolve('');
+    },
+    takeUp: () => Promise.resolve({ tokens: 0, note: '' }),
+  };
   #device: Promise<DeviceReport>;
   #lost: Promise<string>;
   #pending = new Set<(reason: Error) => void>();
