@@ -1,54 +1,5 @@
 /** The weights worker: one source of verified bytes for the page and, through a port of its own, for the engine. */
-import { expose, transfer } from 'comlink';
-import { Library } from './library.ts';
-import { diskShelf } from './store.ts';
-import { limits, type Clock, type Locks } from './transfer.ts';
+import { expose } from 'comlink';
+import { browserLibrary } from './browserLibrary.ts';
 
-const clock: Clock = {
-  now: () => Date.now(),
-  sleep: (ms, signal) =>
-    new Promise((resolve) => {
-      const timer = setTimeout(wake, ms);
-      signal.addEventListener('abort', wake);
-      function wake() {
-        clearTimeout(timer);
-        signal.removeEventListener('abort', wake);
-        resolve();
-      }
-      if (signal.aborted) wake();
-    }),
-};
-
-/** A frame without an origin of its own has no locks; neither does it share anything that would need them. */
-const locks: Locks = {
-  async request(name, options, work) {
-    let asked = false;
-    try {
-      return await navigator.locks.request(name, options, (lock) => {
-        asked = true;
-        return work(lock);
-      });
-    } catch (cause) {
-      if (asked || (cause as Error).name !== 'SecurityError') throw cause;
-      return work({ name, mode: options.mode ?? 'exclusive' });
-    }
-  },
-};
-
-class TransferringLibrary extends Library {
-  override async read(...range: Parameters<Library['read']>): Promise<ArrayBuffer> {
-    const bytes = await super.read(...range);
-    return transfer(bytes, [bytes]);
-  }
-}
-
-const world = {
-  fetch: (address: string, init: RequestInit) => fetch(address, init),
-  clock,
-  locks,
-  random: () => Math.random(),
-  estimate: () => navigator.storage.estimate().catch(() => ({})),
-  persisted: () => navigator.storage.persisted().catch(() => false),
-};
-
-expose(new TransferringLibrary(world, limits, () => diskShelf('palimpsest')));
+expose(browserLibrary());

@@ -146,6 +146,17 @@ export class Widget {
     return (this.#weights ??= this.#workshop.startWeights());
   }
 
+  /** Take weights from another store, before any were loaded. */
+  useWeights(weights: Weights): void {
+    const ended = new PalimpsestError('Refused', 'The widget changed its storage.');
+    this.#client?.destroy(ended);
+    this.#client = null;
+    this.#weights?.destroy(ended);
+    this.#weights = weights;
+    this.stored = false;
+    void this.#weigh();
+  }
+
   /** Load the model, asked by the person. Ends in `state`; never throws. */
   async begin(): Promise<void> {
     await this.#load().catch(() => {});

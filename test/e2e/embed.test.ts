@@ -230,6 +230,32 @@ describe('in an article of another site', () => {
     expect(faults).toEqual([]);
   });
 
+  test('with the person’s leave it takes what its own site has stored', async () => {
+    context = await browser.newContext();
+    await context.grantPermissions(['storage-access']);
+    page = await context.newPage();
+    faults = faultsOf(page);
+    // The person has been to the widget's site, and has the model from there.
+    await page.goto(`${widgets.origin}/embed.html#model=models/tiny/`);
+    await page.getByRole('button', { name: /^Load/ }).click();
+    await page.getByText(/^tiny.*, in this frame, on/).waitFor({ timeout: 60_000 });
+    pages['/article.html'] = article(element(plain));
+    await page.goto(`${articles.otherOrigin}/article.html`);
+    widgets.requested.length = 0;
+    const inside = await frame();
+    await button(inside, /^Ask \(fetches 1\.9 MB\)/).waitFor();
+    await button(inside, 'Use what 127.0.0.1 has stored').click();
+    await button(inside, 'Ask').waitFor();
+    expect(await withWidget((widget) => widget.load(), null)).toMatchObject({ layers: 4 });
+    const { text } = await withWidget(
+      (widget, said) => widget.generate(said, { maxTokens: 8 }).outcome,
+      prompt,
+    );
+    expect(exact.startsWith(text)).toBe(true);
+    expect(weightsAsked()).toEqual([]);
+    expect(faults).toEqual([]);
+  });
+
   test('a recording plays without WebGPU and without weights', async () => {
     const without = await openBrowserWithoutGpu();
     try {
