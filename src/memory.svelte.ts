@@ -179,7 +179,9 @@ export class Memory {
   /** Frames may come faster than the screen is drawn: they are taken in once a frame. */
   #take(frame: Frame): void {
     this.#arrived.push(frame);
-    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#show());
+    // A hidden tab draws nothing: what is told meanwhile must not pile up.
+    if (document.hidden && this.#arrived.length >= 100) this.#show();
+    else if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#show());
   }
 
   #show(): void {

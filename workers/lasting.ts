@@ -39,6 +39,13 @@ export interface Standing {
 const MOST_LOSSES = 3;
 const LOSSES_MS = 60_000;
 
+/** How long calls have to end after a loss. Then they are given up: nothing comes of them any more. */
+const UNWIND_MS = 3000;
+
+/** After a loss there may be no adapter for a moment: how often it is asked for again, and after what time. */
+const OPENINGS = 10;
+const OPENING_MS = 500;
+
 /** Losses of the last minute. */
 class Losses {
   #timesMs: number[] = [];
@@ -65,8 +72,8 @@ export class LastingEngine {
   #sayLost: (reason: string) => void = () => {};
   readonly #losses: Losses;
   #rebuilding: Promise<void> | null = null;
-  /** Calls that the engine has not answered yet. */
-  readonly #calls = new Set<Promise<unknown>>();
+  /** Calls that the engine has not answered yet, and how to give them up. */
+  readonly #calls = new Map<Promise<unknown>, (reason: Error) => void>();
   /** A call that no other may disturb is under way: the answer it writes, or how all was before it changes branches. */
   #alone: Writing | Standing | null = null;
   #watched: { watch: Watch; onFrame: (frame: Frame) => unknown } | null = null;
@@ -85,7 +92,7 @@ export class LastingEngine {
     const losses = new Losses();
     for (;;) {
       try {
-        return new LastingEngine(options, await openEngine(options), losses);
+        return new LastingEngine(options, await openEngine(options.open, options), losses);
       } catch (error) {
         if (!isLoss(error)) throw error;
         losses.count(options.clock(), error.message);
@@ -194,8 +201,12 @@ export class LastingEngine {
     for (;;) {
       await this.#stands();
       const engine = this.#engine;
-      const answer = work(engine);
-      this.#calls.add(answer);
+      let giveUp!: (reason: Error) => void;
+      const answer = new Promise<T>((resolve, reject) => {
+        giveUp = reject;
+        work(engine).then(resolve, reject);
+      });
+      this.#calls.set(answer, giveUp);
       try {
         return await answer;
       } catch (error) {
@@ -254,7 +265,7 @@ export class LastingEngine {
   }
 
   async #build(lost: Engine): Promise<void> {
-    await Promise.allSettled(this.#calls); // until then tokens may come that the device had made
+    await this.#unwind(lost);
     const standing = this.#whereToGoOn(lost);
     const { clock, report } = this.#options;
     let reason = await lost.lost;
@@ -264,7 +275,7 @@ export class LastingEngine {
       const note = `The graphics device went away (${reason}); the model is put back`;
       report({ phase: 'restore', doneBytes: 0, totalBytes: 1, note });
       try {
-        const engine = await openEngine(this.#options);
+        const engine = await openEngine(() => this.#reopen(), this.#options);
         if (this.#end) return engine.destroy();
         this.#engine = engine;
         await this.#takeUp(engine, standing);
@@ -278,12 +289,39 @@ export class LastingEngine {
     }
   }
 
+  /** Resolves when the engine's calls have ended: until then tokens may come that the device had made. */
+  async #unwind(lost: Engine): Promise<void> {
+    await Promise.race([Promise.allSettled(this.#calls.keys()), pause(UNWIND_MS)]);
+    if (this.#calls.size === 0) return;
+    const reason = new PalimpsestError('DeviceLost', await lost.lost);
+    for (const giveUp of this.#calls.values()) giveUp(reason);
+  }
+
+  async #reopen(): Promise<Gpu> {
+    for (let opening = 1; ; opening++) {
+      try {
+        return await this.#options.open();
+      } catch (error) {
+        if ((error as Error).name !== 'NoWebGPU') throw error;
+        if (opening === OPENINGS)
+          throw new PalimpsestError(
+            'NoWebGPU',
+            `The graphics device went away and the browser gives no other. ${(error as Error).message} What was said is kept.`,
+          );
+      }
+      await pause(OPENING_MS);
+    }
+  }
+
   async #takeUp(engine: Engine, { outline, kept }: Standing): Promise<void> {
-    try {
+    const resume = async () => {
       await engine.resume(outline, kept);
       if (!this.#watched) return;
       const { watch, onFrame } = this.#watched;
       await engine.watch(watch, this.#framesOf(engine, onFrame));
+    };
+    try {
+      await unlessLost(engine, resume());
     } catch (error) {
       const lost = await comesOfLoss(error, engine);
       const failure = lost ? new PalimpsestError('DeviceLost', await engine.lost) : error;
@@ -320,10 +358,10 @@ function standingOf(engine: Engine, most: number): Standing {
 }
 
 /** An engine on a device of its own. Fails as `LastingEngine.load`; a loss is DeviceLost whatever it broke. */
-async function openEngine(options: LastingOptions): Promise<Engine> {
-  const gpu = await options.open();
+async function openEngine(open: () => Promise<Gpu>, options: LastingOptions): Promise<Engine> {
+  const gpu = await open();
   try {
-    return await Engine.load({ ...options, gpu });
+    return await unlessLost(gpu, Engine.load({ ...options, gpu }));
   } catch (error) {
     const lost = await gpu.isLost();
     const failure = lost ? new PalimpsestError('DeviceLost', await gpu.lost) : error;
@@ -331,6 +369,16 @@ async function openEngine(options: LastingOptions): Promise<Engine> {
     throw failure;
   }
 }
+
+/** What `work` gives. A killed GPU process leaves some promises of its devices open for good, so a loss ends the wait. */
+function unlessLost<T>(device: { lost: Promise<string> }, work: Promise<T>): Promise<T> {
+  const lost = device.lost.then((reason) => {
+    throw new PalimpsestError('DeviceLost', reason);
+  });
+  return Promise.race([work, lost]);
+}
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 function isLoss(error: unknown): error is PalimpsestError {
   return error instanceof PalimpsestError && error.name === 'DeviceLost';
