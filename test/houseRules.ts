@@ -118,7 +118,7 @@ export const eachDoorToTheNetworkAndTheDiskIsOneFile: Rule = (tree) => [
     (path) => /^(workers|src)\//.test(path),
     /(?<![.\w])(globalThis\.|self\.)?fetch\((?!\s*\w+\??:)/,
     (path) =>
-      /^workers\/(download|download\.worker|hub)\.ts$|^src\/(serviceWorker|replay|remote\/speaker)\.ts$/.test(
+      /^workers\/(download|browserLibrary|hub)\.ts$|^src\/(serviceWorker|replay|remote\/speaker)\.ts$/.test(
         path,
       ),
   ),

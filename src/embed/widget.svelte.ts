@@ -185,10 +185,10 @@ export class Widget {
 
   #load(): Promise<Loaded> {
     if (this.state.kind === 'ready' && this.loaded) return Promise.resolve(this.loaded);
-    return (this.#loading ??= this.#fetch().finally(() => (this.#loading = null)));
+    return (this.#loading ??= this.#loadAnew().finally(() => (this.#loading = null)));
   }
 
-  async #fetch(): Promise<Loaded> {
+  async #loadAnew(): Promise<Loaded> {
     const { model } = this.wishes;
     let progress = startProgress;
     this.state = { kind: 'loading', progress };
