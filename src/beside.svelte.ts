@@ -2,6 +2,7 @@
  * A second speaker, asked the same prompts as the one of the conversation, to compare. Its answers stand beside the
  * conversation's and are no part of it: the next prompt has the first speaker's answers.
  */
+/* eslint-disable svelte/prefer-svelte-reactivity -- maps are replaced, never changed, or nothing on screen reads them */
 import { PalimpsestError, type Prompt, type Sampling } from '../workers/protocol.ts';
 import { toAnswered, type Answered } from './conversation.ts';
 import { toFailure, type Failure } from './errors.ts';

@@ -21,6 +21,8 @@ export interface Answer {
   silentAfter?: number;
   /** Say this error in the middle of the stream, after the tokens. */
   errorInside?: string;
+  /** Play these chunks of a real server's, as they are, instead of all else. */
+  recorded?: unknown[];
   /** Never end: wait after the tokens until the client goes. */
   hang?: boolean;
 }
@@ -101,6 +103,11 @@ export async function openEndpoint(dialect: ServerDialect, key = ''): Promise<En
     reply.on('close', () => (state.gone += reply.writableFinished ? 0 : 1));
     reply.writeHead(200, { 'Content-Type': 'text/event-stream; charset=utf-8' });
     const say = (chunk: unknown) => reply.write(`data: ${JSON.stringify(chunk)}\n\n`);
+    if (state.next.recorded) {
+      state.next.recorded.forEach(say);
+      reply.end('data: [DONE]\n\n');
+      return;
+    }
     const head = {
       id: 'chatcmpl-1',
       object: raw ? 'text_completion' : 'chat.completion.chunk',

@@ -34,7 +34,7 @@ export function startProcessor(weights: Weights): Speaker {
     if (ended) return Promise.reject(ended);
     return new Promise<T>((resolve, reject) => {
       waiting.add(reject);
-      work()
+      void work()
         .then(resolve, reject)
         .then(() => waiting.delete(reject));
     });

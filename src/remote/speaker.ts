@@ -3,6 +3,7 @@
  * the endpoint that a person named is ever asked, and its key goes there alone.
  */
 import type OpenAI from 'openai';
+import type * as Openai from 'openai';
 import { PalimpsestError } from '../../workers/protocol.ts';
 import type { Elsewhere, Speaker, Told } from '../speaker.ts';
 import { hear, requestOf, servedOf } from './dialect.ts';
@@ -12,7 +13,7 @@ import { explainAnswer, explainCut, explainSilence, type Reach } from './explain
 /** Alternatives asked for with each token. */
 const alternatives = 5;
 
-type Library = typeof import('openai');
+type Library = typeof Openai;
 
 async function connect({ base, key }: Address): Promise<{ client: OpenAI; library: Library }> {
   const library = await import('openai');

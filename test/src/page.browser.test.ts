@@ -143,6 +143,8 @@ describe('the keyboard', () => {
         (element) =>
           element.checkVisibility() &&
           element.tabIndex >= 0 &&
+          // So are the radio buttons of a group from the one that is checked.
+          !element.matches('[type=radio]:not(:checked)') &&
           !(element as HTMLButtonElement).disabled,
       ),
     );
@@ -237,9 +239,12 @@ describe('failures', () => {
   const alert = page.getByRole('alert');
 
   test('a model that cannot be loaded', async () => {
-    await open('https://host/?model=models/fail-NoWebGPU/');
+    await open('https://host/?model=models/fail-OutOfMemory/');
     await ask('one');
-    await expect.element(alert).toHaveTextContent('No WebGPU here');
+    await expect.element(alert).toHaveTextContent('The GPU has no memory left');
+    await expect
+      .element(alert.getByRole('button', { name: 'Answer on the processor' }))
+      .toBeVisible();
     await expect.element(alert.getByRole('button', { name: 'Try again' })).toBeVisible();
     await userEvent.keyboard('{Escape}');
     await expect.element(page.getByRole('button', { name: 'Answer', exact: true })).toBeVisible();

@@ -5,9 +5,12 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { modelSources } from '../../tools/nodeEngine.ts';
 import { Engine } from '../../workers/engine.ts';
+import { openGguf } from '../../workers/gguf.ts';
+import { createTokenizer } from '../../workers/tokenizer.ts';
 import { openTestGpu } from '../gpu.ts';
 import { argmax } from '../reference/compare.ts';
 import { fixtureJson } from '../reference/golden.ts';
+import type { Served } from '../served.ts';
 
 /** An entry of chat.json; what the fields mean is in test/fixtures/README.md. */
 interface Recorded {
@@ -59,6 +62,21 @@ test.each(short.map((prompt) => ({ ...prompt, length: prompt.ids.length })))(
   },
   120_000,
 );
+
+test('the choices of llama.cpp’s server where its margin is above 0.6', async () => {
+  const { prompt, chunks } = fixtureJson<Served>('served.json').embedded;
+  const told = chunks.flatMap(({ choices }) => choices[0]?.logprobs?.content ?? []);
+  const { metadata } = await openGguf(modelSources('palimpsest-150m'));
+  const ids = createTokenizer(metadata).encode(prompt, { special: true });
+  expect(ids).toHaveLength(chunks.at(-1)!.usage!.prompt_tokens);
+  const served = told.map(({ id }) => id);
+  const ours = await best({ kind: 'raw', ids, tokens: served, exact: [] }, served.length, 'chunk');
+  const clear = told.flatMap(({ top_logprobs: [first, second] }, index) =>
+    first!.logprob - second!.logprob > 0.6 ? [index] : [],
+  );
+  expect(clear.length).toBeGreaterThan(8);
+  expect(clear.map((index) => ours[index])).toEqual(clear.map((index) => served[index]));
+}, 120_000);
 
 test('8 best tokens by the decode kernels', async () => {
   expect(await best(short[0]!, 8, 'step')).toEqual(short[0]!.exact.slice(0, 8));
