@@ -93,7 +93,8 @@ test('a reload brings back what was said with its memory, and the prompt is not 
   expect(exact.startsWith(first)).toBe(true);
   await stored(first);
   await page.reload();
-  await page.waitForFunction((said) => document.body.innerText.includes(said), first.slice(0, 20));
+  const sheet = () => message().inputValue();
+  await expect.poll(sheet, { timeout: 20_000 }).toBe(prompt + first);
   await longestAnswer(24);
   await button('Send').click();
   await finished();
