@@ -35,7 +35,10 @@ const middle = (values: Float64Array) => {
 
 /** Every record against float64. */
 function checkRecords(watcher: Watcher): void {
-  expect(watcher.records.filter(() => true), 'no gaps').toHaveLength(ids.length);
+  expect(
+    watcher.records.filter(() => true),
+    'no gaps',
+  ).toHaveLength(ids.length);
   const seen = { written: [], strength: [], known: [], halfLife: [] } as Record<string, number[]>;
   const wanted = { written: [], strength: [], known: [], halfLife: [] } as Record<string, number[]>;
   watcher.records.forEach((record, t) => {
