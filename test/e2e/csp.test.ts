@@ -65,6 +65,7 @@ describe('the page', () => {
   test('starts, answers, draws every instrument and comes back, with nothing stopped and nobody else asked', async () => {
     await visit('?model=models/tiny/');
     await page.evaluate(() => navigator.serviceWorker.ready);
+    await expect.poll(() => asked.some((address) => address.endsWith('manifest.json'))).toBe(true);
     const atStart = asked.length;
     await page.waitForTimeout(500);
     expect(asked.slice(atStart)).toEqual([]);

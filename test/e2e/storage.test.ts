@@ -227,7 +227,7 @@ describe('a download', () => {
     await button('Download only').waitFor();
     failing = 'tiny-q4_0.gguf';
     await button('Download only').click();
-    await page.getByRole('alert').getByText('The model could not be fetched.').waitFor();
+    await stored('tiny-q4_0').getByText('The model could not be fetched.').waitFor();
     failing = '';
     await page.getByRole('complementary').getByRole('button', { name: 'Try again' }).click();
     await stored('tiny-q4_0').getByText('verified just now').waitFor();

@@ -127,14 +127,16 @@ describe('the instruments', () => {
       /^Router/,
       /^Entropy/,
     ]) {
-      const canvas = page.getByRole('img', { name }).first();
-      await expect.poll(() => (canvas.element() as HTMLCanvasElement).width).toBeGreaterThan(100);
-      const { width, height } = canvas.element() as HTMLCanvasElement;
-      const pixels = () => {
-        const ctx = (canvas.element() as HTMLCanvasElement).getContext('2d')!;
-        return new Set(new Uint32Array(ctx.getImageData(0, 0, width, height).data.buffer)).size;
+      const image = page.getByRole('img', { name }).first();
+      const colours = () => {
+        const canvas = image.element() as HTMLCanvasElement;
+        canvas.scrollIntoView(); // it is drawn where it is seen, and what is above may still grow
+        const { width, height } = canvas;
+        if (width < 100 || height === 0) return 0;
+        const pixels = canvas.getContext('2d')!.getImageData(0, 0, width, height).data.buffer;
+        return new Set(new Uint32Array(pixels)).size;
       };
-      await expect.poll(pixels, { message: String(name) }).toBeGreaterThan(2);
+      await expect.poll(colours, { message: String(name), timeout: 5000 }).toBeGreaterThan(2);
     }
     await page.getByRole('button', { name: 'Formula' }).first().click();
     await expect.element(page.getByText('docs/MATH.md').first()).toBeVisible();
@@ -216,8 +218,11 @@ describe('going on differently', () => {
     for (const name of [/^Difference of the memories/, /^Difference of the memory of head 0/]) {
       const figure = page.getByRole('img', { name });
       await expect.element(figure).toBeInTheDocument();
-      figure.element().scrollIntoView(); // it is drawn where it is seen
-      await expect.element(figure).toBeVisible();
+      const height = () => {
+        figure.element().scrollIntoView(); // it is drawn where it is seen
+        return figure.element().getBoundingClientRect().height;
+      };
+      await expect.poll(height, { timeout: 5000 }).toBeGreaterThan(10);
     }
     await page.getByRole('button', { name: 'branch 0' }).click();
     await page.getByRole('button', { name: 'compare' }).click();
