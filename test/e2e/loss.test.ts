@@ -70,10 +70,9 @@ async function stored(text: string): Promise<void> {
       get.onsuccess = () => resolve(get.result);
     });
     database.close();
-    return (record?.account.includes(JSON.stringify(wanted).slice(1, -1)) &&
-      record.state) as boolean;
+    return Boolean(record?.account.includes(JSON.stringify(wanted).slice(1, -1)) && record.state);
   };
-  await page.waitForFunction(isStored, text);
+  await expect.poll(() => page.evaluate(isStored, text), { timeout: 20_000 }).toBe(true);
 }
 
 const finished = () => button('Send').waitFor({ timeout: 90_000 });
