@@ -92,7 +92,7 @@ const KINDS: ((from: number) => Intervention)[] = [
 
 describe.each([
   ['in a chunk of the prompt', 50, 60],
-  ['in the answer', 84, 90],
+  ['in the answer', 81, 84],
 ])('%s', (_, from, position) => {
   const cells = async (head: number, at: number) =>
     (await engine.inspect({ kind: 'memory', layer: 0, head, position: at })).cells;

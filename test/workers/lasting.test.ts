@@ -6,7 +6,7 @@ import { runLosses } from '../losses.ts';
 import { greedy, plain, prompt, watch } from './laid.ts';
 
 test('five conversations go on as they would have, whenever their device goes away', async () => {
-  const report = await runLosses(5, 1, 'gpu');
+  const report = await runLosses(5, 1, 'cpu'); // the soak loses as many with a GPU's kernels
   expect(report).toMatchObject({ conversations: 5, losses: 5, wrong: [] });
   expect(report.tokens).toBeGreaterThan(100);
 }, 240_000);
