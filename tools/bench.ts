@@ -10,7 +10,7 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Engine } from '../workers/engine.ts';
-import { FULL, Gpu, kernel } from '../workers/gpu.ts';
+import { FULL, Gpu, kernel, type Tensor } from '../workers/gpu.ts';
 import { Plan } from '../workers/plan.ts';
 import type { Sampling } from '../workers/protocol.ts';
 import { packedRow } from '../workers/quant.ts';
@@ -73,6 +73,11 @@ const noise = Uint32Array.from(
   (_, i) => Math.imul(i ^ 0x9e3779b9, 0x85ebca6b) ^ (i << 7),
 );
 
+function fillWithNoise(tensor: Tensor, words: number): void {
+  for (let at = 0; at < words; at += noise.length)
+    gpu.write(tensor, at, noise.subarray(0, Math.min(noise.length, words - at)));
+}
+
 /** GB/s of reading a buffer far larger than any cache, filled with words that do not compress. */
 async function streamRead(): Promise<number> {
   const bytes = Math.min(maxBindingBytes, software ? 2 ** 27 : 2 ** 30);
@@ -83,8 +88,7 @@ async function streamRead(): Promise<number> {
     grid: (c) => [c.LANES / 256, 1, 1],
   });
   const words = gpu.tensor('scratch', 'stream', [bytes / 4]);
-  for (let at = 0; at < bytes / 4; at += noise.length)
-    gpu.write(words, at, noise.subarray(0, Math.min(noise.length, bytes / 4 - at)));
+  fillWithNoise(words, bytes / 4);
   const sink = gpu.tensor('scratch', 'sink', [lanes]);
   const call = gpu.bind(gpu.program(row, [], { WORDS: bytes / 4, LANES: lanes }), { words, sink });
   await gpu.ready();
@@ -117,8 +121,7 @@ async function productShare(rows: number, cols: number): Promise<number> {
   for (let i = 0; i < count; i++) {
     const codes = gpu.tensor('scratch', 'codes', [rows * codeWords]);
     const scales = gpu.tensor('scratch', 'scales', [rows * scaleWords]);
-    for (let at = 0; at < rows * codeWords; at += noise.length)
-      gpu.write(codes, at, noise.subarray(0, Math.min(noise.length, rows * codeWords - at)));
+    fillWithNoise(codes, rows * codeWords);
     const part = { firstRow: 0, rows, offset: 0, codes, scales };
     const matrix = { name: 'noise', type, batch: 1, rows, cols, parts: [part] };
     plan.project(matrix, 0, null, { w, eps: 1e-5 }, x, y);

@@ -78,6 +78,14 @@ const CACHE_BYTES = { gpu: 2 ** 31, software: 2 ** 28 };
 /** Recurrent states kept for going back (edit, regenerate), in bytes at most; the latest is always kept. */
 const CHECKPOINT_BYTES = 256e6;
 
+/** What a second generation is told while one runs. */
+export function alreadyRunning(): PalimpsestError {
+  return new PalimpsestError(
+    'Refused',
+    'A generation is running on this engine. Stop it, or wait for its end.',
+  );
+}
+
 /** One model on one GPU and the conversation in its memory. */
 export class Engine {
   readonly loaded: Loaded;
@@ -411,10 +419,7 @@ export class Engine {
   /** One at a time; an error leaves no half-fed memory behind. */
   async #alone<T>(work: () => Promise<T>, run = { stopped: false }): Promise<T> {
     if (this.#running) {
-      throw new PalimpsestError(
-        'Refused',
-        'A generation is running on this engine. Stop it, or wait for its end.',
-      );
+      throw alreadyRunning();
     }
     this.#running = run;
     try {

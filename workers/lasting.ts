@@ -4,7 +4,7 @@
  * answer with its next token, everything else from its beginning. Three losses within a minute are too many.
  */
 import { cutOutline, type Outline, presentLine } from './branches.ts';
-import { Engine, type EngineOptions, type Writing } from './engine.ts';
+import { alreadyRunning, Engine, type EngineOptions, type Writing } from './engine.ts';
 import type { Gpu } from './gpu.ts';
 import type { Kept } from './keep.ts';
 import {
@@ -230,10 +230,7 @@ export class LastingEngine {
     work: (engine: Engine) => Promise<T>,
   ): Promise<T> {
     if (this.#alone) {
-      throw new PalimpsestError(
-        'Refused',
-        'A generation is running on this engine. Stop it, or wait for its end.',
-      );
+      throw alreadyRunning();
     }
     this.#alone = alone;
     try {
