@@ -3,7 +3,8 @@
  * Outputs are poisoned with NaN first, so an element that a kernel forgets is seen.
  */
 import { nodeGpu } from '../tools/nodeGpu.ts';
-import { Gpu, type Kernel, type Library, type Tensor } from '../workers/gpu.ts';
+import { Gpu, type Tensor } from '../workers/gpu.ts';
+import { type Kernel, type Library } from '../workers/link.ts';
 import { sumSubgroup, sumTree } from '../workers/kernels.ts';
 
 let opened: Promise<Gpu> | undefined;

@@ -10,7 +10,8 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Engine } from '../workers/engine.ts';
-import { FULL, Gpu, kernel, type Tensor } from '../workers/gpu.ts';
+import { FULL, Gpu, type Tensor } from '../workers/gpu.ts';
+import { kernel } from '../workers/link.ts';
 import { Plan } from '../workers/plan.ts';
 import type { Sampling } from '../workers/protocol.ts';
 import { packedRow } from '../workers/quant.ts';

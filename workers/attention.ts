@@ -1,6 +1,7 @@
 /** Multi-head latent attention between its projections, for any number of tokens. */
 import type { ModelConfig } from './config.ts';
-import type { Gpu, Library, Tensor } from './gpu.ts';
+import type { Gpu, Tensor } from './gpu.ts';
+import type { Library } from './link.ts';
 import * as K from './kernels.ts';
 import type { Plan } from './plan.ts';
 import { latentAt, QUERIES, type Scratch, SLICES } from './scratch.ts';

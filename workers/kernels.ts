@@ -58,7 +58,7 @@ import routeSource from '../shaders/route.wgsl?raw';
 import shortConvSource from '../shaders/short_conv.wgsl?raw';
 import swigluSource from '../shaders/swiglu.wgsl?raw';
 import topLogitsSource from '../shaders/top_logits.wgsl?raw';
-import { kernel, type Library } from './gpu.ts';
+import { kernel, type Library } from './link.ts';
 import type { TensorType } from './quant.ts';
 
 // ------------------------------------------------------------------------------------------- libraries

@@ -2,7 +2,8 @@
  * Collects the calls of one pass over a piece of tokens, in the order of execution. Chooses what links: the sum that the
  * device has, lanes that fit the columns, the library of a matrix's type; and cuts a matrix of several parts into calls.
  */
-import type { Call, Copy, Gpu, Kernel, Library, Tensor } from './gpu.ts';
+import type { Call, Copy, Gpu, Tensor } from './gpu.ts';
+import type { Kernel, Library } from './link.ts';
 import * as K from './kernels.ts';
 import type { Matrix, MatrixPart } from './weights.ts';
 

@@ -1,5 +1,5 @@
 /** How the kernels that only one token takes are checked; see layers.ts. */
-import type { Library } from '../../workers/gpu.ts';
+import type { Library } from '../../workers/link.ts';
 import {
   activation,
   CHOSEN,

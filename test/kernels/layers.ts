@@ -3,7 +3,7 @@
  * kernel as an argument, so that one with a known bug can be put in its place, and gives the relative RMS; Infinity
  * where something is wrong that no rounding explains.
  */
-import type { Library } from '../../workers/gpu.ts';
+import type { Library } from '../../workers/link.ts';
 import { activation, outer, step, sumTree, tile as tileLibrary } from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
 import type { TensorType } from '../../workers/quant.ts';

@@ -1,6 +1,6 @@
 /** Weight matrices in the GPU's formats, and the numbers they stand for. */
 import { readFileSync } from 'node:fs';
-import type { Library } from '../../workers/gpu.ts';
+import type { Library } from '../../workers/link.ts';
 import { matrixOf } from '../../workers/kernels.ts';
 import { blockBytes, dequantize, quantize, repack, type TensorType } from '../../workers/quant.ts';
 import { randomValues, type Inputs } from '../gpu.ts';

@@ -1,5 +1,5 @@
 /** How the kernels of latent attention are checked; see layers.ts. */
-import type { Library } from '../../workers/gpu.ts';
+import type { Library } from '../../workers/link.ts';
 import { cacheF16, cacheF32, mlaMerge, outer, step } from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
 import type { TensorType } from '../../workers/quant.ts';

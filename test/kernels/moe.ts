@@ -1,5 +1,5 @@
 /** How the kernels of the mixture of experts are checked; see layers.ts. */
-import type { Library } from '../../workers/gpu.ts';
+import type { Library } from '../../workers/link.ts';
 import {
   activation,
   expertGroup,

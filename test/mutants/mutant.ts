@@ -3,7 +3,7 @@
  * stays green with a bug in place checks nothing.
  */
 import { expect, test } from 'vitest';
-import type { Kernel, Library } from '../../workers/gpu.ts';
+import type { Kernel, Library } from '../../workers/link.ts';
 
 export interface Mutant {
   kernel: string;

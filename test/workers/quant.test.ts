@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { kernel, type Library } from '../../workers/gpu.ts';
+import { kernel, type Library } from '../../workers/link.ts';
 import {
   blockBytes,
   blockColumns,
