@@ -10,8 +10,6 @@ export const SCORE_TOKENS = 64;
 export const SLICES = { single: 32, piece: 2 };
 /** (token, head) pairs that one workgroup of attention takes. */
 export const QUERIES = 32;
-/** Value columns of the memory that one workgroup carries through a prompt: few, since heads are few. */
-export const COLUMNS = 8;
 /** Parts of the vocabulary searched side by side. */
 export const VOCABULARY_SLICES = 64;
 /** Tokens handed to the sampler: what top-k users ask for, and as many as may be reported. */
