@@ -2,8 +2,8 @@
  * A conversation with one model: prompt in, tokens out. How a prompt becomes tokens reads top to bottom here:
  * encode, rewind to what is still in memory, prefill, decode, stop. Device and forward pass are gpu.ts and model.ts.
  */
-import type { Outline } from './branches.ts';
-import { latentBytesPerToken, type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
+import { asBranch, type Outline } from './branches.ts';
+import { type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
 import { type Gpu, megabytes } from './gpu.ts';
 import type { Kept } from './keep.ts';
@@ -28,7 +28,7 @@ import {
   type Watch,
 } from './protocol.ts';
 import { checkSampling, needsAllLogits, sampleFrom, wholeVocabulary } from './sampler.ts';
-import { type CacheNumbers, State } from './state.ts';
+import { contextFor, State } from './state.ts';
 import { StopText } from './stopText.ts';
 import { createTokenizer, type Tokenizer } from './tokenizer.ts';
 
@@ -71,9 +71,6 @@ export interface Writing {
   firstTokenMs: number;
   lastTokenMs: number;
 }
-
-/** Bytes that the latent cache of a conversation may grow to: WebGPU does not say how much memory a GPU has. */
-const CACHE_BYTES = { gpu: 2 ** 31, software: 2 ** 28 };
 
 /** Recurrent states kept for going back (edit, regenerate), in bytes at most; the latest is always kept. */
 const CHECKPOINT_BYTES = 256e6;
@@ -130,7 +127,7 @@ export class Engine {
     const file = await withoutOutputCopy(stored);
     const config = modelConfig(file);
     const model = await Model.load(gpu, file, config, gpu.report.software ? 'cpu' : 'gpu', report);
-    const { limit, numbers } = contextFor(config, options);
+    const { limit, numbers } = contextFor(config, gpu.report.software, options.contextTokens);
     const state = new State(gpu, config, limit, numbers);
     report({ phase: 'compile', doneBytes: 0, totalBytes: 0, note: '' });
     await gpu.guard('the first part of the context', () => state.reserve(1));
@@ -308,6 +305,22 @@ export class Engine {
 
   async select(branch: number): Promise<void> {
     await this.#alone(() => this.#memory.select(branch));
+  }
+
+  async beginBranch(): Promise<Branch> {
+    return this.#alone(async () => {
+      const { line, branches } = this.#memory;
+      if (line.history.length + line.said.length > 0) {
+        await branches.begin();
+        this.#memory.cut(0);
+        await this.#memory.attach();
+      }
+      return asBranch(this.#memory.line);
+    });
+  }
+
+  async dropBranches(ids: readonly number[]): Promise<void> {
+    await this.#alone(async () => this.#memory.branches.drop(ids));
   }
 
   async proceed(sampling: Sampling, onToken: (t: Token) => void): Promise<Stop> {
@@ -614,18 +627,32 @@ export class Engine {
     }
   }
 
-  /** GPU time of a phase's kernels on the state as it is, medians of `runs`, slowest first. See Model.profile. */
-  async profile(phase: 'decode' | 'prefill', tokens: number, runs: number): Promise<KernelTime[]> {
+  /**
+   * GPU time of a phase's kernels, slowest first, on as many of `tokens` as one call takes. The conversation is forgotten.
+   * See Model.profile.
+   */
+  async profile(
+    phase: 'decode' | 'prefill',
+    tokens: number,
+    runs: number,
+  ): Promise<{ tokens: number; times: KernelTime[] }> {
     return this.#alone(async () => {
-      const times = await this.#model.profile(phase, tokens, runs);
+      const most = Math.min(tokens, phase === 'decode' ? 1 : this.#model.prefillTokens);
+      await this.#reserve(most);
+      const times = await this.#model.profile(phase, most, runs);
       this.#restart();
-      return times;
+      return { tokens: most, times };
     });
   }
 
   /** Bytes of weights that one decode step reads. */
   decodeBytes(): number {
     return this.#model.decodeBytes();
+  }
+
+  /** What a phase calls, in order: kernels by name, and copies. */
+  calls(phase: 'decode' | 'prefill'): string[] {
+    return this.#model.calls(phase);
   }
 
   /** Free everything on the GPU, the device with it. Harmless after a loss. */
@@ -666,16 +693,4 @@ function reportOf(c: ModelConfig, mode: 'chat' | 'raw', contextLimit: number): M
     contextLimit,
     contextTrained: c.contextTrained,
   };
-}
-
-/** Tokens that a conversation may hold: as the file states, as asked for, and as the cache has room for, in f16 if need be. */
-function contextFor(
-  config: ModelConfig,
-  { gpu, contextTokens }: EngineOptions,
-): { limit: number; numbers: CacheNumbers } {
-  const wanted = Math.min(config.contextTrained, contextTokens);
-  const bytes = CACHE_BYTES[gpu.report.software ? 'software' : 'gpu'];
-  const numbers = wanted * latentBytesPerToken(config, 4) > bytes ? 'f16' : 'f32';
-  const room = Math.floor(bytes / latentBytesPerToken(config, numbers === 'f16' ? 2 : 4));
-  return { limit: Math.min(wanted, room), numbers };
 }

@@ -56,6 +56,7 @@ import probeTraceSource from '../shaders/probe_trace.wgsl?raw';
 import projectSource from '../shaders/project.wgsl?raw';
 import routeSource from '../shaders/route.wgsl?raw';
 import shortConvSource from '../shaders/short_conv.wgsl?raw';
+import streamSource from '../shaders/stream.wgsl?raw';
 import swigluSource from '../shaders/swiglu.wgsl?raw';
 import topLogitsSource from '../shaders/top_logits.wgsl?raw';
 import { kernel, type Library } from './link.ts';
@@ -528,4 +529,11 @@ export const probeRow = kernel('probe_row', probeRowSource, {
   binds: ['x', 'row'],
   consts: ['WIDTH', 'FIRST'],
   grid: (c) => [Math.ceil(c.WIDTH / 64), 1, 1],
+});
+
+/** words are [WORDS] u32, read as vec4; sink is [LANES] u32. LANES is a multiple of 256 and at most WORDS / 4. */
+export const stream = kernel('stream', streamSource, {
+  binds: ['words', 'sink'],
+  consts: ['WORDS', 'LANES'],
+  grid: (c) => [c.LANES / 256, 1, 1],
 });

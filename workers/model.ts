@@ -26,13 +26,14 @@ import type { KdaState, MlaState, Segment, State } from './state.ts';
 import {
   adjoining,
   type Ffn,
+  FileWeights,
   type KdaWeights,
   loadWeights,
   type Matrix,
   type MlaWeights,
   type ModelWeights,
   type MoeWeights,
-  WeightLoader,
+  type WeightSource,
 } from './weights.ts';
 
 /**
@@ -41,16 +42,20 @@ import {
  */
 const AHEAD = 4;
 
+/** GPU microseconds that one run of a profile takes at least, where so many rounds are enough. */
+const PROFILE_US = 30_000;
+const MOST_ROUNDS = 16;
+
 type Look = (site: Site, tensor: Tensor) => void;
 
 /** A plan for every phase. */
 export type Plans = Readonly<Record<Phase, Plan>>;
 
-/** GPU microseconds of all calls of one kernel in a plan, and the bytes of weights they read. */
+/** GPU microseconds of all calls of one kernel in a plan, by run, and the bytes of weights that they read. */
 export interface KernelTime {
   name: string;
   calls: number;
-  us: number;
+  us: number[];
   bytes: number;
 }
 
@@ -107,12 +112,23 @@ export class Model {
   ): Promise<Model> {
     const totalBytes = [...file.tensors.values()].reduce((sum, t) => sum + t.byteLength, 0);
     let doneBytes = 0;
-    const loader = new WeightLoader(gpu, file, (bytes) => {
+    const source = new FileWeights(gpu, file, (bytes) => {
       doneBytes += bytes;
       report({ phase: 'upload', doneBytes, totalBytes, note: '' });
     });
+    return Model.from(gpu, source, config, tuning, totalBytes);
+  }
+
+  /** The same with weights of any source, `totalBytes` of them. */
+  static from(
+    gpu: Gpu,
+    source: WeightSource,
+    config: ModelConfig,
+    tuning: Tuning,
+    totalBytes: number,
+  ): Promise<Model> {
     return gpu.guard(`${config.name} (${megabytes(totalBytes)} of weights)`, async () => {
-      const weights = await loadWeights(loader, config);
+      const weights = await loadWeights(gpu, source, config);
       return new Model(
         gpu,
         config,
@@ -194,30 +210,38 @@ export class Model {
     );
   }
 
-  /** GPU time by kernel, medians of `runs` over the state at hand, slowest first. Needs 'timestamp-query'. Moves the state on. */
+  /**
+   * GPU time by kernel over the state at hand, slowest first. All calls of a kernel follow one another in one pass, and all
+   * passes are repeated until a run is long: neither a pass's own cost nor a coarse clock counts then, and what one kernel
+   * reads is not what the last one left in a cache. Needs 'timestamp-query'. Moves the state on.
+   */
   async profile(phase: Phase, tokens: number, runs: number): Promise<KernelTime[]> {
     const calls = this.#plans![phase].calls.filter((c) => 'program' in c);
+    const names = [...new Set(calls.map(({ program }) => program.name))];
+    const groups = names.map((name) => calls.filter(({ program }) => program.name === name));
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, 0));
-    const timed: number[][] = [];
-    const groups = calls.map((call) => [call]);
-    for (let i = 0; i < runs + 1; i++) timed.push(await this.#gpu.profile(groups, tokens));
-    timed.shift(); // the first run warms up
-    const byName = new Map<string, KernelTime>();
-    calls.forEach((call, i) => {
-      const { name } = call.program;
-      const row = byName.get(name) ?? { name, calls: 0, us: 0, bytes: 0 };
-      byName.set(name, row);
-      row.calls++;
-      row.us += timed.map((run) => run[i]!).sort((a, b) => a - b)[runs >> 1]!;
-      row.bytes += this.#weightBytesRead(call);
+    const firstUs = (await this.#gpu.profile(groups, tokens)).reduce((a, b) => a + b, 0);
+    const rounds = Math.max(1, Math.min(MOST_ROUNDS, Math.ceil(PROFILE_US / firstUs)));
+    const repeated = Array.from({ length: rounds }, () => groups).flat();
+    const rows = groups.map((own, i): KernelTime => {
+      const bytes = own.reduce((sum, call) => sum + this.#weightBytesRead(call), 0);
+      return { name: names[i]!, calls: own.length, us: [], bytes };
     });
-    return [...byName.values()].sort((a, b) => b.us - a.us);
+    for (let run = -1; run < runs; run++) {
+      const us = await this.#gpu.profile(repeated, tokens);
+      if (run < 0) continue; // the first run warms up
+      rows.forEach((row, i) => {
+        const own = us.filter((_, pass) => pass % groups.length === i);
+        row.us.push(own.reduce((a, b) => a + b, 0) / rounds);
+      });
+    }
+    const total = ({ us }: KernelTime) => us.reduce((a, b) => a + b, 0);
+    return rows.sort((a, b) => total(b) - total(a));
   }
 
-  /** Names of the kernels that a phase calls, in order. */
+  /** What a phase calls, in order: kernels by name, and copies. */
   calls(phase: Phase): string[] {
-    const calls = this.#plans![phase].calls.filter((c) => 'program' in c);
-    return calls.map(({ program }) => program.name);
+    return this.#plans![phase].calls.map((c) => ('program' in c ? c.program.name : 'copy'));
   }
 
   /** Bytes of weights that one decode step reads: of the experts, those chosen. */

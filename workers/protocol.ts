@@ -22,6 +22,7 @@ export type ErrorName =
   | 'Unsupported' // a sound file of a kind we do not read
   | 'BadNumbers' // NaN or infinity where numbers should be
   | 'RemoteFailed' // an endpoint answered with an error
+  | 'EngineTaken' // another tab of this site has the engine
   | 'Refused'; // a request that makes no sense, or not now
 
 /** The one error class. `message` says what happened, with the numbers, and what to do. */
@@ -409,8 +410,9 @@ export interface BookmarkApi {
   /**
    * Store the page's account with the state as it is; where no model is loaded the state stored before stays. Answers why
    * the state is not stored, or ''. Fails: QuotaExceeded, and as the browser does where it stores nothing.
+   * @param branches those of the state that are stored, the present one in any case; null for all
    */
-  store(account: string): Promise<string>;
+  store(account: string, branches: number[] | null): Promise<string>;
   /** Take up the stored state, once the model is loaded and before anything is said. */
   takeUp(): Promise<Resumed>;
 }
@@ -419,6 +421,8 @@ export interface BookmarkApi {
 export interface Resumed {
   /** Tokens that stand in the memory again, the last one perhaps still to be taken in. */
   tokens: number;
+  /** The branch that they are, the present one; null where there are none. */
+  branch: number | null;
   /** Why there are none, to be shown; '' where all is well or nothing was stored. */
   note: string;
 }
@@ -435,12 +439,108 @@ export interface MemoryApi {
   fork(position: number, token: number | null, interventions: Intervention[]): Promise<Branch>;
   /** Make a branch the present one. */
   select(branch: number): Promise<void>;
+  /** An empty branch beside the others becomes the present one; a present one that is empty stays so. */
+  beginBranch(): Promise<Branch>;
+  /** Forget branches, with what only they hold. Fails: Refused for the present one. */
+  dropBranches(branches: number[]): Promise<void>;
   /** Go on from where the present branch ends, without a new prompt. */
   proceed(sampling: Sampling, onToken: (t: Token) => void): Promise<Stop>;
   /** Frobenius norm of the difference of two branches' memories, [KDA layer, head]. */
   compare(a: number, b: number): Promise<Float32Array>;
   /** One head's memory of branch `a` less that of branch `b`, each at its end: [keys, values]. */
   difference(a: number, b: number, layer: number, head: number): Promise<Float32Array>;
+}
+
+// ------------------------------------------------------------------------------------------- how fast
+
+/** What is measured. Lengths that the model or its context has no room for are left out. */
+export interface BenchWish {
+  /** Runs of each figure, after a warm-up. */
+  runs: number;
+  /** Tokens decoded in a run. */
+  tokens: number;
+  /** 4-bit products alone: rows and columns. */
+  products: [rows: number, cols: number][];
+  /** Prompts, in tokens: how fast they are taken in, and when the first token comes. */
+  prompts: number[];
+  /** Tokens in memory while decoding. */
+  contexts: number[];
+  /** Decode with this watched, against nothing watched; null leaves it out. */
+  watch: Watch | null;
+  /** Tokens of the prompt whose kernels are timed. */
+  profiledTokens: number;
+  /** The buffer that is streamed, where the adapter binds so much. */
+  streamBytes: number;
+}
+
+/** A figure that was measured several times. */
+export interface Spread {
+  median: number;
+  least: number;
+  most: number;
+  runs: number;
+}
+
+/** Where the time of a token or of a prompt goes: all calls of one kernel. */
+export interface KernelFigure {
+  name: string;
+  calls: number;
+  us: Spread;
+  /** Of weights, that they read. */
+  bytes: number;
+  /** Of the stream's rate; null where nothing is read, or what is read may have come out of a cache. */
+  share: number | null;
+}
+
+/** What was measured so far; a list that is empty and a figure that is null were not. */
+export interface BenchResult {
+  device: DeviceReport;
+  model: string;
+  /** GB/s of reading a buffer far larger than any cache: what everything else is held against. */
+  stream: Spread | null;
+  products: { rows: number; cols: number; matrices: number; gbps: Spread; share: number }[];
+  /** One token after another, greedily, each read back; the first with a short prompt. */
+  decode: {
+    contextTokens: number;
+    tokens: number;
+    tokensPerSec: Spread;
+    /** Between one token and the next, over all runs. */
+    betweenMs: { p50: number; p95: number };
+  }[];
+  /** Bytes of weights that a token reads, and the share of the stream's rate that decoding reads them with. */
+  tokenBytes: number;
+  tokenShare: number | null;
+  prompts: { tokens: number; tokensPerSec: Spread; firstTokenMs: Spread }[];
+  /** Decode while nothing is watched and while everything the page watches is, one after the other. */
+  watched: { off: Spread; on: Spread; share: number; callsOff: number; callsOn: number } | null;
+  kernels: { phase: 'decode' | 'prefill'; tokens: number; rows: KernelFigure[] }[];
+  memory: MemoryReport;
+  /** Figures that were refused, each in a sentence: they were above what the memory can give. */
+  refused: string[];
+  /** It was stopped before everything was measured. */
+  stopped: boolean;
+}
+
+export interface BenchProgress {
+  /** What is being measured. */
+  step: string;
+  doneSteps: number;
+  totalSteps: number;
+  /** Runs of this step. */
+  doneRuns: number;
+  totalRuns: number;
+  result: BenchResult;
+}
+
+/** How fast the loaded model runs on this machine. */
+export interface BenchApi {
+  /**
+   * Measure, with the conversation set aside: afterwards it stands as it did. Fails: Refused while a generation runs or
+   * another bench does, and as `generate`.
+   */
+  bench(wish: BenchWish, report: (p: BenchProgress) => void): Promise<BenchResult>;
+  /** End it after the run at hand. Harmless when none runs. */
+  stopBench(): void;
 }
 
 // ------------------------------------------------------------------------------------------- the memory

@@ -2,7 +2,7 @@
  * The memory of one conversation on the GPU: recurrent matrices and convolution tails of the KDA layers (constant size),
  * latent caches of the MLA layers (one row a token). Snapshots keep the recurrent part; cache rows stay where they are.
  */
-import type { ModelConfig } from './config.ts';
+import { latentBytesPerToken, type ModelConfig } from './config.ts';
 import type { Gpu, Stretch, Tensor } from './gpu.ts';
 import { dequantize } from './quant.ts';
 
@@ -65,18 +65,19 @@ export interface RowBlock {
 const FIRST_SEGMENT_ROWS = 2048;
 
 /**
- * How the latent cache of `contextLimit` tokens is cut: the first segment is small, each further one doubles what is
- * there, none passes what can be bound. Growing adds a segment and never copies.
+ * How the latent cache of `contextLimit` tokens is cut: the first segment is small unless `firstRows` says that more will be
+ * used, each further one doubles what is there, none passes what can be bound. Growing adds a segment and never copies.
  */
 export function segmentsFor(
   contextLimit: number,
   rowBytes: number,
   bindingBytes: number,
+  firstRows = FIRST_SEGMENT_ROWS,
 ): Segment[] {
   const most = Math.floor(bindingBytes / rowBytes);
   const segments: Segment[] = [];
   for (let first = 0; first < contextLimit;) {
-    const rows = Math.min(Math.max(FIRST_SEGMENT_ROWS, first), most, contextLimit - first);
+    const rows = Math.min(Math.max(firstRows, first), most, contextLimit - first);
     segments.push({ first, rows });
     first += rows;
   }
@@ -94,10 +95,17 @@ export class State {
   readonly recurrentWords: number;
   readonly #gpu: Gpu;
 
-  constructor(gpu: Gpu, config: ModelConfig, contextLimit: number, numbers: CacheNumbers) {
+  constructor(
+    gpu: Gpu,
+    config: ModelConfig,
+    contextLimit: number,
+    numbers: CacheNumbers,
+    firstRows = FIRST_SEGMENT_ROWS,
+  ) {
     this.#gpu = gpu;
     this.rowWords = (config.mla.latent + config.mla.sharedKey) / (numbers === 'f16' ? 2 : 1);
-    this.segments = segmentsFor(contextLimit, 4 * this.rowWords, gpu.report.maxBindingBytes);
+    const { maxBindingBytes } = gpu.report;
+    this.segments = segmentsFor(contextLimit, 4 * this.rowWords, maxBindingBytes, firstRows);
     const { heads: H } = config;
     const { keys: K, values: V, taps } = config.kda;
     this.layers = config.layers.map((layer, i): KdaState | MlaState =>
@@ -274,4 +282,20 @@ export class State {
   #recurrent(): Tensor[] {
     return this.layers.flatMap((l) => (l.kind === 'kda' ? [l.memory, l.tails] : []));
   }
+}
+
+/** Bytes that the latent cache of a conversation may grow to: WebGPU does not say how much memory a GPU has. */
+const CACHE_BYTES = { gpu: 2 ** 31, software: 2 ** 28 };
+
+/** Tokens that a conversation may hold: as the file states, as asked for, and as the cache has room for, in f16 if need be. */
+export function contextFor(
+  config: ModelConfig,
+  software: boolean,
+  contextTokens: number,
+): { limit: number; numbers: CacheNumbers } {
+  const wanted = Math.min(config.contextTrained, contextTokens);
+  const bytes = CACHE_BYTES[software ? 'software' : 'gpu'];
+  const numbers = wanted * latentBytesPerToken(config, 4) > bytes ? 'f16' : 'f32';
+  const room = Math.floor(bytes / latentBytesPerToken(config, numbers === 'f16' ? 2 : 4));
+  return { limit: Math.min(wanted, room), numbers };
 }

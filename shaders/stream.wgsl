@@ -1,8 +1,12 @@
-// stream: read a whole buffer once, as fast as it can be: the roofline that the benchmark measures others against.
+// stream: read a whole buffer once, as fast as it can be: the roofline that benchmarks hold other kernels against.
 //
 //   sink[lane] = xor of every word that the lane reads
 //
-// Shapes  words [WORDS] u32   sink [LANES]        Grid  (LANES / 256)
+// Neighbouring lanes read neighbouring 16 bytes; what is read has to reach memory, or a compiler would leave the reads out.
+// Shapes  words [WORDS] u32   sink [LANES] u32
+// Grid    (LANES / 256): a lane reads every LANES-th vector
+// Links   none
+// Oracle  the definition
 const WORDS = 268435456u;
 const LANES = 1048576u;
 @group(0) @binding(0) var<storage, read> words: array<vec4u>;
