@@ -1,76 +1,92 @@
-// kda_chunk_scan: walk a prompt's chunks: what each row writes, what it reads of the memory before its chunk; fourth of five.
+// kda_chunk_scan: walk a prompt's chunks: what each row writes and reads, and the memory from chunk to chunk; last of three.
 //
-//   u = U - W S        o = (G q) S        then S <- Diag(whole) S + to_end^T u
+//   u = M (v - (G k) S)        o = (G q) S + Aqk u        then S <- Diag(whole) S + to_end^T u
 //
-// Shapes  W [N, H, K, C]   from_start [N, H, K, k | q, C]   to_end [N, H, C, K]   whole [N, H, K]
-//         u [T, H, V] holds U, then u   o [T, H, V]   S [H, K, V] f32, V fastest
+// Shapes  mixed [T, q | k | v]   from_start [N, H, K, G k | G q, C]   M, Aqk [N, H, C (j), C (i)]   to_end [N, H, C, K]
+//         whole [N, H, K]   S [H, K, V] f32, V fastest   o [T, H, V]   G the decay from the chunk's start
 // Grid    (V / COLUMNS, H): columns never meet, so V is cut freely; chunks follow one another
 // Links   outer, step
 // Oracle  test/reference/kda.ts chunk
 // The one part of the chain that cannot run side by side, so it is arranged for latency. A product [rows, n] times [n, COLUMNS] is
-// made in tiles of four rows by four columns (vec4s of V), and the n terms of a tile are shared out among several lanes, whose
-// sums meet in workgroup memory. First and second factor: from the arrays as it is, and through `right` in workgroup memory.
+// made in tiles of four rows by four columns (vec4s of V), and the n terms of a tile are shared out, four by four, among several
+// lanes, whose sums meet in workgroup memory. The first factor comes from its array while the four terms before are added.
 const H = 32u;
 const K = 128u;
 const V = 128u;
-const COLUMNS = 8u; // 4 or 8; 16 where K is 128 at most
+const COLUMNS = 16u; // 4 or 8; 16 where K is 192 at most
 const C = 64u;
 const QUADS = C / 4u; // of rows
 const FOURS = COLUMNS / 4u; // of columns
 const LANES = 256u;
-const TILES = 2u * QUADS * FOURS; // those of u, then those of o
-const PARTS = LANES / TILES; // lanes that share a tile
+const TILES = QUADS * FOURS; // of u, and of o
+const PARTS = LANES / TILES;
 const S_TILES = K / 4u * FOURS; // of the memory, at most LANES
 const S_PARTS = select(select(select(1u, 2u, S_TILES <= 128u), 4u, S_TILES <= 64u), 8u, S_TILES <= 32u);
-@group(0) @binding(0) var<storage, read> W: array<vec4f>;
+@group(0) @binding(0) var<storage, read> mixed: array<vec4f>;
 @group(0) @binding(1) var<storage, read> from_start: array<vec4f>;
-@group(0) @binding(2) var<storage, read> to_end: array<vec4f>;
-@group(0) @binding(3) var<storage, read> whole: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> u: array<vec4f>;
-@group(0) @binding(5) var<storage, read_write> S: array<vec4f>;
-@group(0) @binding(6) var<storage, read_write> o: array<vec4f>;
-var<workgroup> right: array<vec4f, max(K, C) * FOURS>; // [row, four columns]: S, then u
-var<workgroup> sums: array<mat4x4f, LANES / 2u>;
+@group(0) @binding(2) var<storage, read> M: array<vec4f>;
+@group(0) @binding(3) var<storage, read> Aqk: array<vec4f>;
+@group(0) @binding(4) var<storage, read> to_end: array<vec4f>;
+@group(0) @binding(5) var<storage, read> whole: array<vec4f>;
+@group(0) @binding(6) var<storage, read_write> S: array<vec4f>;
+@group(0) @binding(7) var<storage, read_write> o: array<vec4f>;
+const SUMS = LANES / 2u; // tiles that are on their way between lanes
+const ROWS_AT = max(K * FOURS, 4u * SUMS);
+var<workgroup> right: array<vec4f, ROWS_AT + C * FOURS>; // [row, four columns]: S, or such tiles; and v - (G k) S, then u
 
-fn keep(row: u32, four: u32, tile: mat4x4f) {
-  right[row * FOURS + four] = tile[0];
-  right[(row + 1u) * FOURS + four] = tile[1];
-  right[(row + 2u) * FOURS + four] = tile[2];
-  right[(row + 3u) * FOURS + four] = tile[3];
+fn keep(at: u32, row: u32, four: u32, tile: mat4x4f) {
+  right[at + row * FOURS + four] = tile[0];
+  right[at + (row + 1u) * FOURS + four] = tile[1];
+  right[at + (row + 2u) * FOURS + four] = tile[2];
+  right[at + (row + 3u) * FOURS + four] = tile[3];
 }
-// Terms 4 i .. 4 i + 3 of a tile: columns of the first factor, each four rows.
-fn add_four(sum: mat4x4f, i: u32, four: u32, l0: vec4f, l1: vec4f, l2: vec4f, l3: vec4f) -> mat4x4f {
-  let at = 4u * i * FOURS + four;
-  let two = add_outer(add_outer(sum, right[at], l0), right[at + FOURS], l1);
-  return add_outer(add_outer(two, right[at + 2u * FOURS], l2), right[at + 3u * FOURS], l3);
+// Four terms of a tile: a column of the first factor each, of four rows, with the rows of the second from `at`.
+fn add_four(sum: mat4x4f, at: u32, left: mat4x4f) -> mat4x4f {
+  let two = add_outer(add_outer(sum, right[at], left[0]), right[at + FOURS], left[1]);
+  return add_outer(add_outer(two, right[at + 2u * FOURS], left[2]), right[at + 3u * FOURS], left[3]);
+}
+fn starts(at: u32) -> mat4x4f {
+  return mat4x4f(from_start[at], from_start[at + 2u * QUADS], from_start[at + 4u * QUADS], from_start[at + 6u * QUADS]);
+}
+fn writes(at: u32) -> mat4x4f {
+  return mat4x4f(M[at], M[at + QUADS], M[at + 2u * QUADS], M[at + 3u * QUADS]);
+}
+fn reads(at: u32) -> mat4x4f {
+  return mat4x4f(Aqk[at], Aqk[at + QUADS], Aqk[at + 2u * QUADS], Aqk[at + 3u * QUADS]);
+}
+fn ends(at: u32) -> mat4x4f {
+  return mat4x4f(to_end[at], to_end[at + K / 4u], to_end[at + 2u * (K / 4u)], to_end[at + 3u * (K / 4u)]);
 }
 // The sum over all parts of a tile, in its part 0.
 fn gather(own: mat4x4f, tile: u32, part: u32, tiles: u32, parts: u32) -> mat4x4f {
   var sum = own;
   for (var half = parts / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
+    let at = (part % half) * tiles + tile;
     if (part >= half && part < 2u * half) {
-      sums[(part - half) * tiles + tile] = sum;
+      right[at] = sum[0];
+      right[at + SUMS] = sum[1];
+      right[at + 2u * SUMS] = sum[2];
+      right[at + 3u * SUMS] = sum[3];
     }
     workgroupBarrier();
     if (part < half) {
-      sum = sum + sums[part * tiles + tile];
+      sum = sum + mat4x4f(right[at], right[at + SUMS], right[at + 2u * SUMS], right[at + 3u * SUMS]);
     }
   }
   return sum;
 }
-// Row t of W S or of (G q) S has arrived: what the row writes. Rows past the last token write nothing.
-fn pass_row(t: u32, h: u32, e: u32, writes: bool, row: vec4f) -> vec4f {
+// Values of a token; none past the last one, which then writes nothing.
+fn values(t: u32, h: u32, e: u32) -> vec4f {
   if (t >= step.tokens || e >= V / 4u) {
     return vec4f();
   }
-  let at = (t * H + h) * (V / 4u) + e;
-  if (!writes) {
-    o[at] = row;
-    return vec4f();
+  return mixed[(t * (2u * H * K + H * V) + 2u * H * K + h * V) / 4u + e];
+}
+fn put(t: u32, h: u32, e: u32, row: vec4f) {
+  if (t < step.tokens && e < V / 4u) {
+    o[(t * H + h) * (V / 4u) + e] = row;
   }
-  u[at] -= row;
-  return u[at];
 }
 
 @compute @workgroup_size(LANES)
@@ -79,9 +95,12 @@ fn kda_chunk_scan(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
   let tile = lane % TILES;
   let part = lane / TILES;
   let four = tile % FOURS;
-  let quad = tile / FOURS; // of u's rows, then of o's
-  let writes = quad < QUADS;
+  let quad = tile / FOURS;
   let e = group.x * FOURS + four;
+  // Of (G k) S even parts have shares, of (G q) S odd ones.
+  let half = part / 2u;
+  let own_rows = quad + (part % 2u) * QUADS;
+  let o_part = (part + PARTS - 1u) % PARTS; // part 1, which has (G q) S, has all of o in the end
   let s_tile = lane % S_TILES;
   let s_part = lane / S_TILES;
   let s_four = s_tile % FOURS;
@@ -95,43 +114,70 @@ fn kda_chunk_scan(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
   }
   for (var chunk = 0u; chunk * C < step.tokens; chunk++) {
     let matrix = chunk * H + h;
+    let t = chunk * C + 4u * quad; // token of the first row
+    let start_at = matrix * K * 2u * QUADS + own_rows;
+    let row_at = matrix * C * QUADS + quad;
+    let end_at = matrix * C * (K / 4u) + s_quad;
+
+    // What the memory says to keys and to queries.
+    var left = starts(start_at + half * 8u * QUADS);
     workgroupBarrier();
     if (s_part == 0u) {
-      keep(4u * s_quad, s_four, memory);
+      keep(0u, 4u * s_quad, s_four, memory);
     }
     workgroupBarrier();
-    var rows = mat4x4f(); // of W S or (G q) S
-    for (var i = part; i < K / 4u; i += PARTS) {
-      let channel = matrix * K + 4u * i;
-      if (writes) {
-        let at = channel * QUADS + quad;
-        rows = add_four(rows, i, four, W[at], W[at + QUADS], W[at + 2u * QUADS], W[at + 3u * QUADS]);
-      } else {
-        let at = channel * 2u * QUADS + quad;
-        rows = add_four(
-          rows, i, four,
-          from_start[at], from_start[at + 2u * QUADS], from_start[at + 4u * QUADS], from_start[at + 6u * QUADS],
-        );
-      }
+    var said = mat4x4f();
+    for (var i = half; i < K / 4u; i += PARTS / 2u) {
+      let next = starts(start_at + min(i + PARTS / 2u, K / 4u - 1u) * 8u * QUADS);
+      said = add_four(said, 4u * i * FOURS + four, left);
+      left = next;
     }
-    rows = gather(rows, tile, part, TILES, PARTS);
+    left = writes(row_at + min(part, quad) * 4u * QUADS);
+    said = gather(said, tile + (part % 2u) * TILES, half, 2u * TILES, PARTS / 2u);
     if (part == 0u) {
-      let t = chunk * C + 4u * (quad % QUADS); // token of the first row
-      let written = mat4x4f(
-        pass_row(t, h, e, writes, rows[0]), pass_row(t + 1u, h, e, writes, rows[1]),
-        pass_row(t + 2u, h, e, writes, rows[2]), pass_row(t + 3u, h, e, writes, rows[3]),
-      );
-      if (writes) {
-        keep(4u * quad, four, written);
-      }
+      let v = mat4x4f(values(t, h, e), values(t + 1u, h, e), values(t + 2u, h, e), values(t + 3u, h, e));
+      keep(ROWS_AT, 4u * quad, four, v - said);
     }
     workgroupBarrier();
+
+    // What rows write, each knowing those before.
+    var u = mat4x4f();
+    for (var i = part; i <= quad; i += PARTS) {
+      let next = writes(row_at + min(i + PARTS, quad) * 4u * QUADS);
+      u = add_four(u, ROWS_AT + 4u * i * FOURS + four, left);
+      left = next;
+    }
+    left = reads(row_at + min(o_part, quad) * 4u * QUADS);
+    u = gather(u, tile, part, TILES, PARTS);
+    if (part == 0u) {
+      keep(ROWS_AT, 4u * quad, four, u);
+    }
+    workgroupBarrier();
+
+    // What they read, and the memory after them.
+    if (part != 1u) {
+      said = mat4x4f();
+    }
+    for (var i = o_part; i <= quad; i += PARTS) {
+      let next = reads(row_at + min(i + PARTS, quad) * 4u * QUADS);
+      said = add_four(said, ROWS_AT + 4u * i * FOURS + four, left);
+      left = next;
+    }
     var news = mat4x4f();
     if (s_part < S_PARTS) {
+      left = ends(end_at + s_part * K);
       for (var i = s_part; i < QUADS; i += S_PARTS) {
-        let at = (matrix * C + 4u * i) * (K / 4u) + s_quad;
-        news = add_four(news, i, s_four, to_end[at], to_end[at + K / 4u], to_end[at + 2u * (K / 4u)], to_end[at + 3u * (K / 4u)]);
+        let next = ends(end_at + min(i + S_PARTS, QUADS - 1u) * K);
+        news = add_four(news, ROWS_AT + 4u * i * FOURS + s_four, left);
+        left = next;
       }
+    }
+    said = gather(said, tile, o_part, TILES, PARTS);
+    if (o_part == 0u) {
+      put(t, h, e, said[0]);
+      put(t + 1u, h, e, said[1]);
+      put(t + 2u, h, e, said[2]);
+      put(t + 3u, h, e, said[3]);
     }
     news = gather(news, s_tile, s_part, S_TILES, S_PARTS);
     if (s_part == 0u) {

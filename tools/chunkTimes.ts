@@ -48,7 +48,6 @@ export async function timeChunks(gpu: Gpu, runs: number, tokens: number): Promis
     mixed: tensor('mixed', tokens * row),
     g: tensor('g', tokens * H * K),
     beta: tensor('beta', tokens * H),
-    u: tensor('u', tokens * H * V),
     S: tensor('S', H * K * V),
     o: tensor('o', tokens * H * V),
     chunk: Object.fromEntries(

@@ -15,8 +15,6 @@ export interface ChunkTensors {
   mixed: Tensor;
   g: Tensor;
   beta: Tensor;
-  /** What each row writes; nobody reads it afterwards. */
-  u: Tensor;
   /** The memory before the piece, and after it. */
   S: Tensor;
   o: Tensor;
@@ -24,17 +22,15 @@ export interface ChunkTensors {
 }
 
 /** Value columns of one workgroup of the scan: few, so that there are many. */
-const COLUMNS = 8;
+const COLUMNS = 16;
 
 /** From mixed, g and beta to o, and S as it is after the last row. */
 export function kdaChunks(p: Plan, { H, K: keys, V }: HeadSizes, tensors: ChunkTensors): void {
-  const { mixed, g, beta, u, S, o } = tensors;
-  const { L, Aqk, from_start, to_end, whole, W } = tensors.chunk;
+  const { mixed, g, beta, S, o } = tensors;
+  const { L, Aqk, from_start, to_end, whole } = tensors.chunk;
   const sizes = { H, K: keys, V };
   p.run(K.kdaChunkPairs, sizes, { mixed, g, L, Aqk, from_start, to_end, whole }, [K.step]);
   p.run(K.kdaChunkSolve, { H }, { beta, L }, [K.step]);
-  p.run(K.kdaChunkWrite, sizes, { mixed, M: L, from_start, u, W }, [K.outer, K.step]);
-  const scan = { W, from_start, to_end, whole, u, S, o };
+  const scan = { mixed, from_start, M: L, Aqk, to_end, whole, S, o };
   p.run(K.kdaChunkScan, { ...sizes, COLUMNS }, scan, [K.outer, K.step]);
-  p.run(K.kdaChunkRead, { H, V }, { Aqk, u, o }, [K.outer, K.step]);
 }

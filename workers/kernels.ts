@@ -14,10 +14,8 @@ import expertSumSource from '../shaders/expert_sum.wgsl?raw';
 import expertSwigluSource from '../shaders/expert_swiglu.wgsl?raw';
 import interveneSource from '../shaders/intervene.wgsl?raw';
 import kdaChunkPairsSource from '../shaders/kda_chunk_pairs.wgsl?raw';
-import kdaChunkReadSource from '../shaders/kda_chunk_read.wgsl?raw';
 import kdaChunkScanSource from '../shaders/kda_chunk_scan.wgsl?raw';
 import kdaChunkSolveSource from '../shaders/kda_chunk_solve.wgsl?raw';
-import kdaChunkWriteSource from '../shaders/kda_chunk_write.wgsl?raw';
 import kdaGateSource from '../shaders/kda_gate.wgsl?raw';
 import kdaOutSource from '../shaders/kda_out.wgsl?raw';
 import kdaStepSource from '../shaders/kda_step.wgsl?raw';
@@ -219,11 +217,11 @@ export const kdaStep = kernel('kda_step', kdaStepSource, {
 /** Rows of a chunk. A prompt goes through kdaChunkPairs, kdaChunkSolve and kdaChunkScan instead of kdaStep. */
 export const CHUNK = 64;
 
-/** f32 elements of what the three chunk kernels hand on, for calls of up to so many tokens; named as they are bound. */
+/** f32 elements of what the chunk kernels hand on, for calls of up to so many tokens; named as they are bound. */
 export function chunkScratch(
   tokens: number,
   { H, K }: { H: number; K: number },
-): Record<'L' | 'Aqk' | 'from_start' | 'to_end' | 'whole' | 'W', number> {
+): Record<'L' | 'Aqk' | 'from_start' | 'to_end' | 'whole', number> {
   const heads = Math.ceil(tokens / CHUNK) * H; // chunks of heads
   return {
     L: heads * CHUNK * CHUNK,
@@ -231,7 +229,6 @@ export function chunkScratch(
     from_start: heads * K * 2 * CHUNK,
     to_end: heads * CHUNK * K,
     whole: heads * K,
-    W: heads * K * CHUNK,
   };
 }
 
@@ -248,21 +245,11 @@ export const kdaChunkSolve = kernel('kda_chunk_solve', kdaChunkSolveSource, {
   grid: (c, tokens) => [c.H, Math.ceil(tokens / CHUNK), 1],
 });
 
-/** COLUMNS is 8, 16 or 32: fewer make more, smaller workgroups. K and V are multiples of 4. */
-export const kdaChunkWrite = kernel('kda_chunk_write', kdaChunkWriteSource, {
-  binds: ['mixed', 'M', 'from_start', 'u', 'W'],
-  consts: ['H', 'K', 'V'],
-  grid: (c, tokens) => [Math.ceil(c.K / 64) + Math.ceil(c.V / 64), c.H, Math.ceil(tokens / CHUNK)],
-});
+/** COLUMNS is 4, 8 or 16: fewer make more workgroups, with less to do. K and V are multiples of 4. */
 export const kdaChunkScan = kernel('kda_chunk_scan', kdaChunkScanSource, {
-  binds: ['W', 'from_start', 'to_end', 'whole', 'u', 'S', 'o'],
+  binds: ['mixed', 'from_start', 'M', 'Aqk', 'to_end', 'whole', 'S', 'o'],
   consts: ['H', 'K', 'V', 'COLUMNS'],
   grid: (c) => [Math.ceil(c.V / c.COLUMNS), c.H, 1],
-});
-export const kdaChunkRead = kernel('kda_chunk_read', kdaChunkReadSource, {
-  binds: ['Aqk', 'u', 'o'],
-  consts: ['H', 'V'],
-  grid: (c, tokens) => [Math.ceil(c.V / 64), c.H, Math.ceil(tokens / CHUNK)],
 });
 
 /** SUM_LANES of V or more. Links `matrixOf(F)`, `second(matrixOf(G))`, activation, kdaUnwatched or kdaWatched, a sum. */

@@ -403,8 +403,8 @@ export class Model {
       const PARTS = this.#tuning === 'cpu' ? 1 : 8;
       p.run(K.kdaStep, { H, K: keys, V, PARTS }, memory, [K.step]);
     } else {
-      const { mixed, g, beta, gated: u, o, chunk } = s; // what comes after does not need u
-      kdaChunks(p, { H, K: keys, V }, { mixed, g, beta, u, S: state.memory, o, chunk });
+      const { mixed, g, beta, o, chunk } = s;
+      kdaChunks(p, { H, K: keys, V }, { mixed, g, beta, S: state.memory, o, chunk });
     }
     look('o', s.o);
     p.linear(w.outGateB, s.low, s.outGate, { xToken: low, xFirst: w.forgetA.rows });

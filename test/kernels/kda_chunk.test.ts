@@ -1,24 +1,16 @@
 import { expect, test } from 'vitest';
-import {
-  kdaChunkPairs,
-  kdaChunkRead,
-  kdaChunkScan,
-  kdaChunkSolve,
-  kdaChunkWrite,
-  kdaStep,
-} from '../../workers/kernels.ts';
+import { kdaChunkPairs, kdaChunkScan, kdaChunkSolve, kdaStep } from '../../workers/kernels.ts';
 import { apart, cutBuffers, DECAYS, recurrence, runKdaStep, type RecurrenceCase } from './kda.ts';
 import {
   checkChain,
   checkKdaChunkPairs,
-  checkKdaChunkRest,
+  checkKdaChunkScan,
   checkKdaChunkSolve,
   runChain,
   type ChunkCase,
 } from './kda_chunk.ts';
 
-const rest = { write: kdaChunkWrite, scan: kdaChunkScan, read: kdaChunkRead };
-const chain = { pairs: kdaChunkPairs, solve: kdaChunkSolve, ...rest };
+const chain = { pairs: kdaChunkPairs, solve: kdaChunkSolve, scan: kdaChunkScan };
 
 const CASE: ChunkCase = {
   ...{ T: 80, H: 3, K: 64, V: 32, columns: 16 },
@@ -44,8 +36,8 @@ test.each(KINDS)('kda_chunk_solve: $decay decay, $beta strengths, $keys keys', a
   expect(await checkKdaChunkSolve(kdaChunkSolve, { ...CASE, ...kind })).toBeLessThan(2e-6);
 });
 
-test.each(KINDS)('write, scan and read: $decay decay, $beta, $keys keys', async (kind) => {
-  expect(await checkKdaChunkRest(rest, { ...CASE, ...kind })).toBeLessThan(2e-6);
+test.each(KINDS)('kda_chunk_scan: $decay decay, $beta, $keys keys', async (kind) => {
+  expect(await checkKdaChunkScan(kdaChunkScan, { ...CASE, ...kind })).toBeLessThan(2e-6);
 });
 
 test.each(KINDS)('chunk form = recurrence: $decay decay, $beta, $keys keys', async (kind) => {

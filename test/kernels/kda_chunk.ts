@@ -24,13 +24,8 @@ import {
 export interface Chain {
   pairs: typeof kernels.kdaChunkPairs;
   solve: typeof kernels.kdaChunkSolve;
-  write: typeof kernels.kdaChunkWrite;
   scan: typeof kernels.kdaChunkScan;
-  read: typeof kernels.kdaChunkRead;
 }
-
-/** Its last three, which need what the first two have made. */
-export type Rest = Pick<Chain, 'write' | 'scan' | 'read'>;
 
 // -------------------------------------------------------------------------------------------- the chain
 
@@ -63,51 +58,36 @@ async function runSolve(
   return out.L!;
 }
 
-/** What the rest of the chain reads beside mixed and S. */
-type RestInputs = Record<'M' | 'Aqk' | 'from_start' | 'to_end' | 'whole', Float32Array>;
+/** What the scan reads beside mixed and S. */
+type ScanInputs = Record<'M' | 'Aqk' | 'from_start' | 'to_end' | 'whole', Float32Array>;
 
-async function runRest(
-  { write, scan, read }: Rest,
+async function runScan(
+  kernel: typeof kernels.kdaChunkScan,
   { T, H, K, V, columns: COLUMNS }: ChunkSizes,
   { mixed, S }: RecurrenceBuffers,
-  { M, Aqk, from_start, to_end, whole }: RestInputs,
+  { M, Aqk, from_start, to_end, whole }: ScanInputs,
 ): Promise<RecurrenceResult> {
-  const call = { libraries: [outer, step], tokens: T };
-  const written = await dispatch({
-    ...call,
-    kernel: write,
-    consts: { H, K, V },
-    inputs: { mixed, M, from_start },
-    outputs: { u: T * H * V, W: chunkScratch(T, { H, K }).W },
-  });
-  const { u, W } = written as Record<'u' | 'W', Float32Array>;
-  const scanned = await dispatch({
-    ...call,
-    kernel: scan,
-    consts: { H, K, V, COLUMNS },
-    inputs: { W, from_start, to_end, whole, u, S },
-    outputs: { o: T * H * V },
-  });
   const out = await dispatch({
-    ...call,
-    kernel: read,
-    consts: { H, V },
-    inputs: { Aqk, u: scanned.u!, o: scanned.o! },
-    outputs: {},
+    kernel,
+    libraries: [outer, step],
+    consts: { H, K, V, COLUMNS },
+    inputs: { mixed, from_start, M, Aqk, to_end, whole, S },
+    outputs: { o: T * H * V },
+    tokens: T,
   });
-  return { o: out.o!, S: scanned.S! };
+  return { o: out.o!, S: out.S! };
 }
 
 /** Outputs of a call of T tokens, and the memory after it. */
 export async function runChain(
-  { pairs, solve, ...rest }: Chain,
+  { pairs, solve, scan }: Chain,
   sizes: ChunkSizes,
   buffers: RecurrenceBuffers,
 ): Promise<RecurrenceResult> {
   const { L, Aqk, from_start, to_end, whole } = await runPairs(pairs, sizes, buffers);
   const M = await runSolve(solve, sizes, buffers.beta, L!);
   const inputs = { M, Aqk: Aqk!, from_start: from_start!, to_end: to_end!, whole: whole! };
-  return runRest(rest, sizes, buffers, inputs);
+  return runScan(scan, sizes, buffers, inputs);
 }
 
 export type ChunkCase = RecurrenceCase & ChunkSizes;
@@ -172,8 +152,8 @@ const onAndBelow = (columns: ArrayLike<number>): Float64Array =>
     at % CHUNK >= Math.floor((at % CHUNK ** 2) / CHUNK) ? x : 0,
   );
 
-/** The arrays that the rest of the chain reads, made from the oracle's chunks. */
-function restInputs({ T, H, K }: KdaSizes, chunks: ChunkOfHead[]): RestInputs {
+/** The arrays that the scan reads, made from the oracle's chunks. */
+function scanInputs({ T, H, K }: KdaSizes, chunks: ChunkOfHead[]): ScanInputs {
   const sizes = chunkScratch(T, { H, K });
   const out = {
     M: new Float32Array(sizes.L),
@@ -210,7 +190,7 @@ export async function checkKdaChunkPairs(
   const { inputs, buffers } = recurrence(c);
   const out = await runPairs(kernel, c, buffers);
   const chunks = chunksOfHeads(c, inputs);
-  const expected = restInputs(c, chunks);
+  const expected = scanInputs(c, chunks);
   const L = new Float64Array(out.L!.length);
   chunks.forEach(({ n, L: m }, matrix) => {
     L.set(columnsOf(m, n, new Float64Array(CHUNK * CHUNK)), matrix * CHUNK * CHUNK);
@@ -237,11 +217,14 @@ export async function checkKdaChunkSolve(
     L.set(columns, matrix * CHUNK * CHUNK);
   });
   const M = await runSolve(kernel, c, buffers.beta, L);
-  return rmsF32(onAndBelow(M), restInputs(c, chunks).M);
+  return rmsF32(onAndBelow(M), scanInputs(c, chunks).M);
 }
 
-export async function checkKdaChunkRest(rest: Rest, c: ChunkCase): Promise<number> {
+export async function checkKdaChunkScan(
+  kernel: typeof kernels.kdaChunkScan,
+  c: ChunkCase,
+): Promise<number> {
   const { inputs, buffers } = recurrence(c);
-  const arrays = restInputs(c, chunksOfHeads(c, inputs));
-  return apart(await runRest(rest, c, buffers, arrays), stepByStep(c, inputs, buffers.S));
+  const arrays = scanInputs(c, chunksOfHeads(c, inputs));
+  return apart(await runScan(kernel, c, buffers, arrays), stepByStep(c, inputs, buffers.S));
 }

@@ -1,10 +1,8 @@
 /** Known bugs of Kimi Delta Attention: the recurrence, the chunk form, and what feeds and follows them. */
 import {
   kdaChunkPairs,
-  kdaChunkRead,
   kdaChunkScan,
   kdaChunkSolve,
-  kdaChunkWrite,
   kdaGate,
   kdaOut,
   kdaStep,
@@ -17,7 +15,7 @@ import {
   checkShortConv,
   type RecurrenceCase,
 } from '../kernels/kda.ts';
-import { checkKdaChunkPairs, checkKdaChunkRest, checkKdaChunkSolve } from '../kernels/kda_chunk.ts';
+import { checkKdaChunkPairs, checkKdaChunkScan, checkKdaChunkSolve } from '../kernels/kda_chunk.ts';
 import { TREE_64 } from '../kernels/layers.ts';
 import { mutant, type Mutant } from './mutant.ts';
 
@@ -31,7 +29,6 @@ const some: RecurrenceCase = {
 };
 const steps = { ...some, T: 20, parts: 8 };
 const chunks = { ...some, columns: 16 };
-const rest = { write: kdaChunkWrite, scan: kdaChunkScan, read: kdaChunkRead };
 
 export const kdaMutants: Mutant[] = [
   mutant(
@@ -151,49 +148,49 @@ export const kdaMutants: Mutant[] = [
   ),
 
   mutant(
-    kdaChunkWrite,
-    'a row writes without those before it',
-    'var j = 0u; j < min(4u * quad',
-    'var j = 4u * quad; j < min(4u * quad',
-    (write) => checkKdaChunkRest({ ...rest, write }, chunks),
-  ),
-  mutant(
-    kdaChunkWrite,
-    'queries taken for keys',
-    'let keys = (matrix * K + d) * 2u * QUADS;',
-    'let keys = (matrix * K + d) * 2u * QUADS + QUADS;',
-    (write) => checkKdaChunkRest({ ...rest, write }, chunks),
-  ),
-  mutant(
     kdaChunkScan,
     'V-first memory',
     '(h * K + 4u * s_quad) * (V / 4u) + group.x * FOURS + s_four',
     '(h * (V / 4u) + group.x * FOURS + s_four) * K + 4u * s_quad',
-    (scan) => checkKdaChunkRest({ ...rest, scan }, chunks),
+    (k) => checkKdaChunkScan(k, chunks),
   ),
   mutant(
     kdaChunkScan,
     'the memory not decayed',
     'let decay = whole[matrix * (K / 4u) + s_quad];',
     'let decay = vec4f(1.0);',
-    (scan) => checkKdaChunkRest({ ...rest, scan }, chunks),
+    (k) => checkKdaChunkScan(k, chunks),
   ),
-  mutant(kdaChunkScan, 'written whole, not against what is held', 'u[at] -= row;', '', (scan) =>
-    checkKdaChunkRest({ ...rest, scan }, chunks),
+  mutant(kdaChunkScan, 'written whole, not against what is held', 'v - said', 'v', (k) =>
+    checkKdaChunkScan(k, chunks),
   ),
   mutant(
-    kdaChunkRead,
+    kdaChunkScan,
+    'a row writes without those before it',
+    'u = add_four(u, ROWS_AT',
+    'if (i < quad) { continue; } u = add_four(u, ROWS_AT',
+    (k) => checkKdaChunkScan(k, chunks),
+  ),
+  mutant(
+    kdaChunkScan,
+    'queries taken for keys',
+    'let own_rows = quad + (part % 2u) * QUADS;',
+    'let own_rows = quad + QUADS;',
+    (k) => checkKdaChunkScan(k, chunks),
+  ),
+  mutant(
+    kdaChunkScan,
     'what a chunk writes is not read in it',
-    '(V / 4u) + e] += row;',
-    '(V / 4u) + e] += 0.0 * row;',
-    (read) => checkKdaChunkRest({ ...rest, read }, chunks),
+    'said = add_four(said, ROWS_AT + 4u * i * FOURS + four, left);',
+    '',
+    (k) => checkKdaChunkScan(k, chunks),
   ),
   mutant(
-    kdaChunkRead,
+    kdaChunkScan,
     'a token does not read what it writes',
-    'quad + 4u, step',
-    'quad, step',
-    (read) => checkKdaChunkRest({ ...rest, read }, chunks),
+    'var i = o_part; i <= quad',
+    'var i = o_part; i < quad',
+    (k) => checkKdaChunkScan(k, chunks),
   ),
 
   mutant(
