@@ -5,6 +5,7 @@
 import { createEndpoint, proxy, transfer, wrap } from 'comlink';
 import {
   PalimpsestError,
+  type BenchApi,
   type BookmarkApi,
   type CheckpointOffer,
   type CheckpointPlace,
@@ -207,7 +208,7 @@ export function connectWeights(worker: Worker): Weights {
 
 /** A client of a worker that exposes EngineApi, and of weights that it reads. */
 export function connect(engineWorker: Worker, weights: Weights): Client {
-  const engine = wrap<EngineApi & MemoryApi & BookmarkApi>(engineWorker);
+  const engine = wrap<EngineApi & MemoryApi & BookmarkApi & BenchApi>(engineWorker);
   const calls = new Calls(engineWorker);
   const call = <T>(ask: () => PromiseLike<T>) => calls.ask(ask);
   const used = new Set<string>();
@@ -244,6 +245,10 @@ export function connect(engineWorker: Worker, weights: Weights): Client {
       account: () => call(() => engine.account()),
       store: (account) => call(() => engine.store(account)),
       takeUp: () => call(() => engine.takeUp()),
+    },
+    bench: {
+      bench: (wish, report) => call(() => engine.bench(wish, proxy(report))),
+      stopBench: () => void engine.stopBench().catch(() => {}),
     },
     destroy(reason) {
       calls.end(reason);

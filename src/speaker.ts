@@ -3,6 +3,7 @@
  * endpoint elsewhere. Of the last two nothing is known but what they say.
  */
 import type {
+  BenchApi,
   BookmarkApi,
   DeviceReport,
   Loaded,
@@ -66,5 +67,7 @@ export interface Speaker {
   readonly memory: MemoryApi | null;
   /** Where its conversation is stored over a reload; absent where it is not. */
   readonly bookmark?: BookmarkApi;
+  /** Measures how fast it is; absent where that is not known. */
+  readonly bench?: BenchApi;
   destroy(reason: Error): void;
 }

@@ -1,11 +1,16 @@
 /** The engine's worker: EngineApi over Comlink. The engine itself is engine.ts, which runs in Node as well. */
 import { expose, proxy, releaseProxy, type Remote, transfer, wrap } from 'comlink';
+import { Bench } from './bench.ts';
 import { Bookmark } from './bookmark.ts';
 import type { ByteSource } from './gguf.ts';
 import { FULL, Gpu } from './gpu.ts';
 import { LastingEngine } from './lasting.ts';
 import {
   type Answers,
+  type BenchApi,
+  type BenchProgress,
+  type BenchResult,
+  type BenchWish,
   type Branch,
   type BookmarkApi,
   type DeviceReport,
@@ -28,13 +33,14 @@ import {
 } from './protocol.ts';
 import { diskShelf } from './store.ts';
 
-class Door implements EngineApi, MemoryApi, BookmarkApi {
+class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
   #engine: LastingEngine | null = null;
   /** The loaded model by address, sizes and hashes; '' while none is. */
   #model = '';
   /** Where weights come from, after a loss again. */
   #weights: Remote<WeightsApi> | null = null;
   readonly #bookmark = new Bookmark(() => diskShelf('palimpsest-conversation'));
+  #bench: Bench | null = null;
   #sayLost: (reason: string) => void = () => {};
   readonly #lost = new Promise<string>((resolve) => (this.#sayLost = resolve));
 
@@ -144,6 +150,25 @@ class Door implements EngineApi, MemoryApi, BookmarkApi {
       tokens: engine.branches().find((b) => b.id === stored.outline.present)!.ids.length,
       note: '',
     };
+  }
+
+  // How fast it is.
+
+  bench(wish: BenchWish, report: (p: BenchProgress) => void): Promise<BenchResult> {
+    return this.#loaded().aside(async (engine) => {
+      const open = () => Gpu.open(navigator.gpu, FULL);
+      const bench = new Bench({ engine, open, clock: () => performance.now() }, wish, report);
+      this.#bench = bench;
+      try {
+        return await bench.run();
+      } finally {
+        this.#bench = null;
+      }
+    });
+  }
+
+  stopBench(): void {
+    this.#bench?.stop();
   }
 
   // The memory laid open. Arrays are handed over, not copied: the engine keeps none of what it answers.

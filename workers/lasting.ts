@@ -194,6 +194,35 @@ export class LastingEngine {
     return this.#change((engine) => engine.resume(outline, kept));
   }
 
+  /**
+   * Have the engine to oneself, its conversation empty; afterwards it stands as it did, and is watched as it was.
+   * Fails: Refused where the device went away meanwhile, and as `work` does.
+   */
+  async aside<T>(work: (engine: Engine) => Promise<T>): Promise<T> {
+    await this.keep();
+    let begun = false;
+    return this.#change(async (engine) => {
+      if (begun) {
+        throw new PalimpsestError(
+          'Refused',
+          'The graphics device went away meanwhile. Model and conversation are back; begin again.',
+        );
+      }
+      begun = true;
+      const { standing } = this; // that of before this change
+      try {
+        if (this.#watched) await engine.watch(null, () => {});
+        await engine.reset();
+        return await work(engine);
+      } finally {
+        if (!(await engine.isLost())) {
+          await engine.reset();
+          await this.#takeUp(engine, standing);
+        }
+      }
+    });
+  }
+
   // ----------------------------------------------------------------------------------------- through losses
 
   /** Put a call to the engine, and to the next one if the device goes away under it. */
