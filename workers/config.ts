@@ -362,7 +362,7 @@ function fileTypeOf({ metadata, tensors }: GgufFile): string {
 
 // ------------------------------------------------------------------------------------------------- tensors
 
-interface Expected {
+export interface ExpectedTensor {
   /** ggml's order, fastest first. Extents of 1 say nothing: files differ in how many they keep. */
   ne: number[];
   /** A matrix that kernels read by rows of ne[0] columns; the rest becomes plain f32. */
@@ -370,8 +370,8 @@ interface Expected {
 }
 
 /** Every tensor of a model, by name. */
-function expectedTensors(config: ModelConfig): Map<string, Expected> {
-  const expected = new Map<string, Expected>();
+export function expectedTensors(config: ModelConfig): Map<string, ExpectedTensor> {
+  const expected = new Map<string, ExpectedTensor>();
   const matrix = (name: string, ...ne: number[]): unknown =>
     expected.set(`${name}.weight`, { ne, matrix: true });
   const plain = (name: string, ...ne: number[]): unknown =>

@@ -26,13 +26,14 @@ import type { KdaState, MlaState, Segment, State } from './state.ts';
 import {
   adjoining,
   type Ffn,
+  FileWeights,
   type KdaWeights,
   loadWeights,
   type Matrix,
   type MlaWeights,
   type ModelWeights,
   type MoeWeights,
-  WeightLoader,
+  type WeightSource,
 } from './weights.ts';
 
 /**
@@ -111,12 +112,23 @@ export class Model {
   ): Promise<Model> {
     const totalBytes = [...file.tensors.values()].reduce((sum, t) => sum + t.byteLength, 0);
     let doneBytes = 0;
-    const loader = new WeightLoader(gpu, file, (bytes) => {
+    const source = new FileWeights(gpu, file, (bytes) => {
       doneBytes += bytes;
       report({ phase: 'upload', doneBytes, totalBytes, note: '' });
     });
+    return Model.from(gpu, source, config, tuning, totalBytes);
+  }
+
+  /** The same with weights of any source, `totalBytes` of them. */
+  static from(
+    gpu: Gpu,
+    source: WeightSource,
+    config: ModelConfig,
+    tuning: Tuning,
+    totalBytes: number,
+  ): Promise<Model> {
     return gpu.guard(`${config.name} (${megabytes(totalBytes)} of weights)`, async () => {
-      const weights = await loadWeights(loader, config);
+      const weights = await loadWeights(gpu, source, config);
       return new Model(
         gpu,
         config,

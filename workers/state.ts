@@ -65,18 +65,19 @@ export interface RowBlock {
 const FIRST_SEGMENT_ROWS = 2048;
 
 /**
- * How the latent cache of `contextLimit` tokens is cut: the first segment is small, each further one doubles what is
- * there, none passes what can be bound. Growing adds a segment and never copies.
+ * How the latent cache of `contextLimit` tokens is cut: the first segment is small unless `firstRows` says that more will be
+ * used, each further one doubles what is there, none passes what can be bound. Growing adds a segment and never copies.
  */
 export function segmentsFor(
   contextLimit: number,
   rowBytes: number,
   bindingBytes: number,
+  firstRows = FIRST_SEGMENT_ROWS,
 ): Segment[] {
   const most = Math.floor(bindingBytes / rowBytes);
   const segments: Segment[] = [];
   for (let first = 0; first < contextLimit;) {
-    const rows = Math.min(Math.max(FIRST_SEGMENT_ROWS, first), most, contextLimit - first);
+    const rows = Math.min(Math.max(firstRows, first), most, contextLimit - first);
     segments.push({ first, rows });
     first += rows;
   }
@@ -94,10 +95,17 @@ export class State {
   readonly recurrentWords: number;
   readonly #gpu: Gpu;
 
-  constructor(gpu: Gpu, config: ModelConfig, contextLimit: number, numbers: CacheNumbers) {
+  constructor(
+    gpu: Gpu,
+    config: ModelConfig,
+    contextLimit: number,
+    numbers: CacheNumbers,
+    firstRows = FIRST_SEGMENT_ROWS,
+  ) {
     this.#gpu = gpu;
     this.rowWords = (config.mla.latent + config.mla.sharedKey) / (numbers === 'f16' ? 2 : 1);
-    this.segments = segmentsFor(contextLimit, 4 * this.rowWords, gpu.report.maxBindingBytes);
+    const { maxBindingBytes } = gpu.report;
+    this.segments = segmentsFor(contextLimit, 4 * this.rowWords, maxBindingBytes, firstRows);
     const { heads: H } = config;
     const { keys: K, values: V, taps } = config.kda;
     this.layers = config.layers.map((layer, i): KdaState | MlaState =>

@@ -1,6 +1,6 @@
 /**
- * Tensors of a file -> matrices and vectors on the GPU. A tensor is read in ranges of rows, so no more than one range of it
- * is in memory; a matrix too large for one binding becomes several parts.
+ * Tensors of a source, a file as a rule -> matrices and vectors on the GPU. A file's tensor is read in ranges of rows, so no
+ * more than one range of it is in memory; a matrix too large for one binding becomes several parts.
  */
 import { type ModelConfig, splitKvB } from './config.ts';
 import type { GgufFile, TensorEntry } from './gguf.ts';
@@ -46,11 +46,23 @@ export function adjoining(...matrices: Matrix[]): { matrix: Matrix; first: numbe
   return joined;
 }
 
+/** Where the tensors of a model come from: what there is, and how its numbers reach the GPU. */
+export interface WeightSource {
+  /** Fails: BadModel, where there is no such tensor. */
+  entry(name: string): TensorShape;
+  /** Rows [firstRow, firstRow + rows) of a tensor into the part's buffers, from row `offset` on. */
+  fill(shape: TensorShape, part: MatrixPart): Promise<void>;
+  /** A whole tensor, decoded. */
+  values(name: string): Promise<Float32Array<ArrayBuffer>>;
+}
+
+export type TensorShape = Pick<TensorEntry, 'name' | 'type' | 'ne'>;
+
 /** Bytes of a tensor read at a time: at most one shard's worth. */
 const READ_BYTES = 8 * 1024 * 1024;
 
-/** Loads what it is asked for and tells how many bytes of the file that were. */
-export class WeightLoader {
+/** The tensors of a file; tells how many bytes of it were read. */
+export class FileWeights implements WeightSource {
   readonly #gpu: Gpu;
   readonly #file: GgufFile;
   readonly #read: (bytes: number) => void;
@@ -61,13 +73,64 @@ export class WeightLoader {
     this.#read = read;
   }
 
+  entry(name: string): TensorEntry {
+    const entry = this.#file.tensors.get(name);
+    if (!entry)
+      throw new PalimpsestError(
+        'BadModel',
+        `The file has no tensor ${name}, which this model needs.`,
+      );
+    return entry;
+  }
+
+  async fill({ name, type, ne }: TensorShape, part: MatrixPart): Promise<void> {
+    const entry = this.entry(name);
+    const cols = ne[0]!;
+    const rowFileBytes = rowBytes(type, cols);
+    const rangeRows = Math.max(1, Math.floor(READ_BYTES / rowFileBytes));
+    const { codeWords, scaleWords } = packedRow(type, cols);
+    for (let row = 0; row < part.rows; row += rangeRows) {
+      const count = Math.min(rangeRows, part.rows - row);
+      const from = (part.firstRow + row) * rowFileBytes;
+      const bytes = await this.#bytes(entry, from, count * rowFileBytes);
+      const packed = repack(type, bytes, count, cols);
+      this.#gpu.write(part.codes, (part.offset + row) * codeWords, packed.codes);
+      if (packed.scales) {
+        this.#gpu.write(part.scales!, (part.offset + row) * scaleWords, packed.scales);
+      }
+    }
+  }
+
+  async values(name: string): Promise<Float32Array<ArrayBuffer>> {
+    const entry = this.entry(name);
+    const count = entry.ne.reduce((a, b) => a * b, 1);
+    return dequantize(entry.type, await this.#bytes(entry, 0, entry.byteLength), count);
+  }
+
+  async #bytes(entry: TensorEntry, offset: number, byteLength: number): Promise<Uint8Array> {
+    const bytes = await this.#file.read(entry, offset, byteLength);
+    this.#read(byteLength);
+    return bytes;
+  }
+}
+
+/** Makes the buffers of matrices and vectors, and has a source fill them. */
+class WeightLoader {
+  readonly #gpu: Gpu;
+  readonly #source: WeightSource;
+
+  constructor(gpu: Gpu, source: WeightSource) {
+    this.#gpu = gpu;
+    this.#source = source;
+  }
+
   /** A tensor [ne1, ne0] as a matrix, or [ne2, ne1, ne0] as a stack; parts hold whole matrices of a stack. */
   async matrix(name: string): Promise<Matrix> {
-    const entry = this.#entry(name);
+    const entry = this.#source.entry(name);
     const [cols = 1, rows = 1, batch = 1] = entry.ne;
     const unit = batch > 1 ? rows : 8; // parts are whole matrices, or whole groups of rows
     const parts = this.#parts(name, entry.type, rows * batch, cols, unit);
-    for (const part of parts) await this.#fill(entry, part);
+    for (const part of parts) await this.#source.fill(entry, part);
     return { name, type: entry.type, batch, rows, cols, parts };
   }
 
@@ -76,7 +139,7 @@ export class WeightLoader {
    * `slices` are the tensors one by one, in the order of `names`.
    */
   async bundle(...names: string[]): Promise<{ runs: Matrix[]; slices: Matrix[] }> {
-    const entries = names.map((name) => this.#entry(name));
+    const entries = names.map((name) => this.#source.entry(name));
     const runs: Matrix[] = [];
     const slices: Matrix[] = [];
     for (let first = 0; first < entries.length;) {
@@ -92,35 +155,13 @@ export class WeightLoader {
       let offset = 0;
       for (const entry of own) {
         const part = { ...whole!, rows: entry.ne[1] ?? 1, offset };
-        await this.#fill(entry, part);
+        await this.#source.fill(entry, part);
         slices.push({ name: entry.name, type, batch: 1, rows: part.rows, cols, parts: [part] });
         offset += part.rows;
       }
       first = end;
     }
     return { runs, slices };
-  }
-
-  /** Read a tensor's rows of a part into its buffers. */
-  async #fill(entry: TensorEntry, part: MatrixPart): Promise<void> {
-    const cols = entry.ne[0]!;
-    const rowFileBytes = rowBytes(entry.type, cols);
-    const rangeRows = Math.max(1, Math.floor(READ_BYTES / rowFileBytes));
-    const { codeWords, scaleWords } = packedRow(entry.type, cols);
-    for (let row = 0; row < part.rows; row += rangeRows) {
-      const count = Math.min(rangeRows, part.rows - row);
-      const from = (part.firstRow + row) * rowFileBytes;
-      const packed = repack(
-        entry.type,
-        await this.#bytes(entry, from, count * rowFileBytes),
-        count,
-        cols,
-      );
-      this.#gpu.write(part.codes, (part.offset + row) * codeWords, packed.codes);
-      if (packed.scales) {
-        this.#gpu.write(part.scales!, (part.offset + row) * scaleWords, packed.scales);
-      }
-    }
   }
 
   /** A small tensor as f32 values on the GPU, several one after another where names are several. */
@@ -135,11 +176,9 @@ export class WeightLoader {
     return this.#gpu.upload('weights', names[0]!, [all.length], all);
   }
 
-  /** A whole tensor, decoded here. */
-  async values(name: string): Promise<Float32Array<ArrayBuffer>> {
-    const entry = this.#entry(name);
-    const count = entry.ne.reduce((a, b) => a * b, 1);
-    return dequantize(entry.type, await this.#bytes(entry, 0, entry.byteLength), count);
+  /** A whole tensor, decoded. */
+  values(name: string): Promise<Float32Array<ArrayBuffer>> {
+    return this.#source.values(name);
   }
 
   /** A stack [batch, rows, cols] of f32 matrices made here. */
@@ -186,22 +225,6 @@ export class WeightLoader {
       });
     }
     return parts;
-  }
-
-  async #bytes(entry: TensorEntry, offset: number, byteLength: number): Promise<Uint8Array> {
-    const bytes = await this.#file.read(entry, offset, byteLength);
-    this.#read(byteLength);
-    return bytes;
-  }
-
-  #entry(name: string): TensorEntry {
-    const entry = this.#file.tensors.get(name);
-    if (!entry)
-      throw new PalimpsestError(
-        'BadModel',
-        `The file has no tensor ${name}, which this model needs.`,
-      );
-    return entry;
   }
 }
 
@@ -282,7 +305,12 @@ export interface ModelWeights {
 }
 
 /** All weights of a model, in the order of its layers. */
-export async function loadWeights(load: WeightLoader, config: ModelConfig): Promise<ModelWeights> {
+export async function loadWeights(
+  gpu: Gpu,
+  source: WeightSource,
+  config: ModelConfig,
+): Promise<ModelWeights> {
+  const load = new WeightLoader(gpu, source);
   const embedding = await load.matrix('token_embd.weight');
   const layers: LayerWeights[] = [];
   for (const [i, layer] of config.layers.entries()) {
