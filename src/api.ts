@@ -17,7 +17,7 @@ import type {
   Watch,
 } from '../workers/protocol.ts';
 import { PalimpsestError } from '../workers/protocol.ts';
-import { startClient, startWeights, type Client } from './client.ts';
+import { startJointClient, startWeights, type Client } from './client.ts';
 import {
   chunksOf,
   completionOf,
@@ -36,13 +36,21 @@ export interface EngineOptions {
   model: string;
   onProgress?: (progress: LoadProgress) => void;
   /**
-   * One engine an origin has the GPU. While another tab's has it: wait until that is closed, or fail with Refused.
-   * "wait" if left out.
+   * One engine an origin has the GPU. Where another tab has it, share that one, wait until it is closed, have one of
+   * one's own besides, or fail with EngineTaken. Shared by tabs with the same model, calls take turns, and each tab's
+   * conversations and states are its own; when the tab that has it is closed, another one loads the model, and what was
+   * asked goes on with the same tokens. "share" if left out.
    */
-  others?: 'wait' | 'refuse';
+  tabs?: 'share' | 'wait' | 'own' | 'refuse';
+  /** Where the engine is: here, here for other tabs as well, in another tab, or not to be had yet. */
+  onPlace?: (place: EnginePlace) => void;
   /** Ends the waiting and the load. */
   signal?: AbortSignal;
 }
+
+/** own: here; serving: here, used by other tabs as well; guest: in another tab; waiting: another
+ * tab has it; moving: it comes here from another tab. */
+export type EnginePlace = 'own' | 'serving' | 'guest' | 'waiting' | 'moving';
 
 /** A state to come back to, in this engine. */
 export interface Snapshot {
@@ -94,28 +102,27 @@ export interface Engine {
   close(): void;
 }
 
-/** The lock that stands for the GPU of this origin. */
-const lockName = 'palimpsest-engine';
-
-/** Load a model into this tab. Fails: as EngineApi.load; Refused if another tab has the GPU and `others` is "refuse". */
+/** Load a model into this tab, or join the tab that has it. Fails: as EngineApi.load; EngineTaken as `tabs` says. */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
-  const { model, onProgress = () => {}, others = 'wait', signal } = options;
-  const release = await holdLock(others, signal);
+  const { model, onProgress = () => {}, tabs = 'share', onPlace = () => {}, signal } = options;
   const weights = startWeights();
-  const client = startClient(weights);
+  const client = startJointClient(weights, {
+    choice: () => tabs,
+    onPlace: (place) => place && onPlace(place.kind),
+  });
   const end = (reason: Error) => {
     client.destroy(reason);
     weights.destroy(reason);
-    release();
   };
   const abort = () => end(abortReason(signal));
   signal?.addEventListener('abort', abort, { once: true });
   try {
+    signal?.throwIfAborted();
     const loaded = await client.load(model, onProgress);
     return engineOf(client, loaded, () => end(closed));
   } catch (thrown) {
     end(thrown instanceof Error ? thrown : new Error(String(thrown)));
-    throw thrown;
+    throw signal?.aborted ? abortReason(signal) : thrown;
   } finally {
     signal?.removeEventListener('abort', abort);
   }
@@ -125,25 +132,6 @@ const closed = new PalimpsestError('Refused', 'The engine was closed.');
 
 function abortReason(signal: AbortSignal | undefined): Error {
   return signal?.reason instanceof Error ? signal.reason : new DOMException('', 'AbortError');
-}
-
-/** Resolves with how to let the lock go. */
-function holdLock(others: 'wait' | 'refuse', signal: AbortSignal | undefined): Promise<() => void> {
-  const { locks } = navigator;
-  // Locks exist in secure contexts alone, as WebGPU does; without them no other tab can be asked.
-  if (!locks) return Promise.resolve(() => {});
-  const how = others === 'refuse' ? { ifAvailable: true } : signal ? { signal } : {};
-  return new Promise((held, failed) => {
-    locks
-      .request(lockName, how, (lock) => {
-        if (lock) return new Promise<void>((release) => held(release));
-        throw new PalimpsestError(
-          'Refused',
-          'Another tab of this site has an engine. Close that one, or create this one with others: "wait".',
-        );
-      })
-      .catch(failed);
-  });
 }
 
 /** The library's face of a client that has loaded a model. */
@@ -156,8 +144,10 @@ export function engineOf(
   /** One thing after another. */
   let queue: Promise<unknown> = Promise.resolve();
   let made = 0;
-  /** The branch that is present; null where nothing says which. */
+  /** The branch that is present; null where nothing says which: then it is the last that was made. */
   let present: number | null = null;
+  /** What was kept, by branch: an engine in another tab takes its branches with it. */
+  const snapshots = new Map<number, number[]>();
   /** The ids that answers were written as: fed back, a conversation goes on from memory. */
   const answers = new Map<string, number[]>();
 
@@ -270,7 +260,7 @@ export function engineOf(
 
   async function line(): Promise<Branch> {
     const branches = await client.memory.branches();
-    const found = branches.find(({ id }) => id === present) ?? branches[0];
+    const found = branches.find(({ id }) => id === present) ?? branches.at(-1);
     if (!found || found.ids.length < 2) {
       throw new PalimpsestError('Refused', 'Nothing was said yet, so there is no state to keep.');
     }
@@ -281,6 +271,7 @@ export function engineOf(
   async function leave(kept: Branch): Promise<Snapshot> {
     const beside = await client.memory.fork(kept.ids.length - 1, null, []);
     present = beside.id;
+    snapshots.set(kept.id, kept.ids);
     return { branch: kept.id, tokens: kept.ids.length };
   }
 

@@ -80,7 +80,7 @@ export class Bookmark {
 
   async #store(text: string): Promise<void> {
     try {
-      this.note = (await this.#api()?.store(text)) ?? this.note;
+      this.note = (await this.#api()?.store(text, null)) ?? this.note;
     } catch (thrown) {
       this.note = `This conversation does not outlive a reload: ${(thrown as Error).message}`;
     }

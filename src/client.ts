@@ -2,7 +2,7 @@
  * The page's one door to the workers: starts them, connects the engine with the weights, and calls across with Comlink.
  * Weights go from worker to worker; through the page pass only those that a person exports.
  */
-import { createEndpoint, proxy, transfer, wrap } from 'comlink';
+import { createEndpoint, type Endpoint, expose, proxy, transfer, wrap } from 'comlink';
 import {
   PalimpsestError,
   type BenchApi,
@@ -30,7 +30,11 @@ import {
 import weightsWorker from '../workers/download.worker.ts?worker&url';
 import engineWorker from '../workers/engine.worker.ts?worker&url';
 import sharedWeightsWorker from '../workers/sharedDownload.worker.ts?sharedworker&url';
+import tabsWorker from '../workers/tabs.worker.ts?sharedworker&url';
 import type { Speaker } from './speaker.ts';
+import type { DeskApi } from './tabs/desk.ts';
+import { joinTabs, type Joining } from './tabs/joint.ts';
+import type { Conversing } from './tabs/seats.ts';
 import { ownScript, startWorker } from './trusted.ts';
 
 /**
@@ -68,7 +72,7 @@ export interface Weights {
 }
 
 /** What the page can ask of the workers. Every call fails as the engine's does (workers/protocol.ts), and when a worker dies. */
-export interface Client extends Speaker {
+export interface Client extends Speaker, Conversing {
   /** The GPU that a load will take; nothing is fetched. */
   device(): Promise<DeviceReport>;
   /** A model's manifest; nothing else is fetched. */
@@ -77,12 +81,12 @@ export interface Client extends Speaker {
   generate(prompt: Prompt, sampling: Sampling, onToken: (t: Token) => void): Promise<Stop>;
   stop(): void;
   reset(): Promise<void>;
-  tokenize(prompt: Prompt): Promise<number[]>;
   /** Resolves with the reason when the GPU goes away. */
   lost(): Promise<string>;
   /** The engine, to be looked into. */
   readonly memory: MemoryApi;
   readonly bookmark: BookmarkApi;
+  readonly bench: BenchApi;
   /** End the engine, whatever it is doing; calls under way fail with `reason`. The model it loaded is not in use any more. */
   destroy(reason: Error): void;
 }
@@ -102,6 +106,27 @@ export function startSharedWeights(start: (address: string) => SharedWorker): We
 /** Start an engine. Nothing is fetched but its code. */
 export function startClient(weights: Weights): Client {
   return connect(startWorker(engineWorker), weights);
+}
+
+/** An engine that the tabs of this site share, wait for or have each for itself, as `joining` says. */
+export function startJointClient(weights: Weights, joining: Joining): Client {
+  return joinTabs(joining, {
+    start: () => startClient(weights),
+    locks: (navigator as { locks?: LockManager }).locks ?? null,
+    broker: typeof SharedWorker === 'function' ? openBroker : null,
+    serve: (desk, port) => expose(desk, port),
+    reach: () => {
+      const { port1, port2: port } = new MessageChannel();
+      const join: DeskApi['join'] = (life, model) => wrap<DeskApi>(port1).join(life, model);
+      const conversation = conversationOver(port1, (ask) => Promise.resolve(ask()));
+      return { port, desk: { ...conversation, join } };
+    },
+  });
+}
+
+/** A line to the worker that introduces the tabs of this site to each other. */
+function openBroker(): MessagePort {
+  return new SharedWorker(ownScript(tabsWorker), { type: 'module' }).port;
 }
 
 /** Calls to a worker. One that has died answers nothing more, so whoever waits is told by `end`. */
@@ -206,6 +231,38 @@ export function connectWeights(worker: Worker): Weights {
   };
 }
 
+/** A conversation with the engine at the other end, which exposes that part of EngineApi, and MemoryApi. */
+export function conversationOver(
+  endpoint: Endpoint,
+  call: <T>(ask: () => PromiseLike<T>) => Promise<T>,
+): Conversing {
+  const engine = wrap<Pick<EngineApi, 'generate' | 'stop' | 'reset' | 'tokenize'> & MemoryApi>(
+    endpoint,
+  );
+  return {
+    generate: (prompt, sampling, onToken) =>
+      call(() => engine.generate(prompt, sampling, proxy(onToken))),
+    stop: () => void engine.stop().catch(() => {}),
+    reset: () => call(() => engine.reset()),
+    tokenize: (prompt) => call(() => engine.tokenize(prompt)),
+    memory: {
+      layers: () => call(() => engine.layers()),
+      watch: (watch, onFrame) => call(() => engine.watch(watch, proxy(onFrame))),
+      // Comlink's types do not carry a method's own type parameters across.
+      inspect: (inquiry) => call(() => engine.inspect(inquiry) as Promise<never>),
+      branches: () => call(() => engine.branches()),
+      fork: (position, token, interventions) =>
+        call(() => engine.fork(position, token, interventions)),
+      select: (branch) => call(() => engine.select(branch)),
+      beginBranch: () => call(() => engine.beginBranch()),
+      dropBranches: (branches) => call(() => engine.dropBranches(branches)),
+      proceed: (sampling, onToken) => call(() => engine.proceed(sampling, proxy(onToken))),
+      compare: (a, b) => call(() => engine.compare(a, b)),
+      difference: (a, b, layer, head) => call(() => engine.difference(a, b, layer, head)),
+    },
+  };
+}
+
 /** A client of a worker that exposes EngineApi, and of weights that it reads. */
 export function connect(engineWorker: Worker, weights: Weights): Client {
   const engine = wrap<EngineApi & MemoryApi & BookmarkApi & BenchApi>(engineWorker);
@@ -222,28 +279,11 @@ export function connect(engineWorker: Worker, weights: Weights): Client {
       const port = await call(() => weights.port());
       return call(() => engine.load(model, transfer(port, [port]), proxy(report)));
     },
-    generate: (prompt, sampling, onToken) =>
-      call(() => engine.generate(prompt, sampling, proxy(onToken))),
-    stop: () => void engine.stop().catch(() => {}),
-    reset: () => call(() => engine.reset()),
-    tokenize: (prompt) => call(() => engine.tokenize(prompt)),
+    ...conversationOver(engineWorker, call),
     lost: () => call(() => engine.lost()),
-    memory: {
-      layers: () => call(() => engine.layers()),
-      watch: (watch, onFrame) => call(() => engine.watch(watch, proxy(onFrame))),
-      // Comlink's types do not carry a method's own type parameters across.
-      inspect: (inquiry) => call(() => engine.inspect(inquiry) as Promise<never>),
-      branches: () => call(() => engine.branches()),
-      fork: (position, token, interventions) =>
-        call(() => engine.fork(position, token, interventions)),
-      select: (branch) => call(() => engine.select(branch)),
-      proceed: (sampling, onToken) => call(() => engine.proceed(sampling, proxy(onToken))),
-      compare: (a, b) => call(() => engine.compare(a, b)),
-      difference: (a, b, layer, head) => call(() => engine.difference(a, b, layer, head)),
-    },
     bookmark: {
       account: () => call(() => engine.account()),
-      store: (account) => call(() => engine.store(account)),
+      store: (account, branches) => call(() => engine.store(account, branches)),
       takeUp: () => call(() => engine.takeUp()),
     },
     bench: {

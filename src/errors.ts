@@ -90,6 +90,12 @@ export const explanations: Record<Failure['name'], Explanation> = {
     advice: 'Look at its address and key, and try again.',
     remedy: 'answer',
   },
+  EngineTaken: {
+    title: 'Another tab has the engine',
+    advice:
+      'Wait until that tab is closed, or load the model here besides: it then takes GPU memory twice.',
+    remedy: 'load',
+  },
   Refused: {
     title: 'That is not possible now',
     advice: 'Wait for the running answer or stop it, then try again.',

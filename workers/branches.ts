@@ -36,7 +36,7 @@ export interface Line {
   readonly forkedAt: number;
   readonly interventions: readonly Intervention[];
   readonly taken: Taken;
-  readonly changes: Changes | null;
+  changes: Changes | null;
   /** Ids the state has taken in, in order. */
   readonly history: number[];
   /** Ids after them that are said and not yet taken in. */
@@ -127,6 +127,31 @@ export class Branches {
     return line;
   }
 
+  /** An empty line beside the others; it becomes present, with an empty state. */
+  async begin(): Promise<Line> {
+    await this.#putAside(this.#present);
+    this.#state.clear();
+    return (this.#present = this.#add(fresh));
+  }
+
+  /** Forget lines, with all that only they hold. Fails: Refused for the present one. */
+  drop(ids: readonly number[]): void {
+    if (ids.includes(this.#present.id)) {
+      throw new PalimpsestError(
+        'Refused',
+        `Branch ${this.#present.id} is the present one. Select or begin another one first.`,
+      );
+    }
+    const dropped = ids.map((id) => this.line(id));
+    this.#lines = this.#lines.filter((line) => !dropped.includes(line));
+    for (const line of dropped) {
+      for (const kept of new Set([...line.checkpoints, ...line.snapshots])) this.#release(kept);
+      this.#free(line);
+      if (!this.#lines.some(({ changes }) => changes === line.changes)) line.changes?.destroy();
+      line.changes = null;
+    }
+  }
+
   /** Make a line present: its state comes in place, or is empty if it went with its device. */
   async select(line: Line): Promise<void> {
     if (line === this.#present) return;
@@ -182,10 +207,7 @@ export class Branches {
     for (const line of this.#lines) {
       for (const snapshot of new Set([...line.checkpoints, ...line.snapshots]))
         this.#state.drop(snapshot);
-      if (line.aside) {
-        this.#state.drop(line.aside.end);
-        this.#state.drop(line.aside.rows);
-      }
+      this.#free(line);
     }
     for (const changes of new Set(this.#lines.map((l) => l.changes))) changes?.destroy();
     this.#lines = [];
@@ -228,6 +250,13 @@ export class Branches {
     for (const snapshot of all) this.#release(snapshot);
   }
 
+  /** Free what a line has put aside. */
+  #free({ aside }: Line): void {
+    if (!aside) return;
+    this.#state.drop(aside.end);
+    this.#state.drop(aside.rows);
+  }
+
   #release(snapshot: Snapshot): void {
     const held = this.#lines.some(
       (l) => l.checkpoints.includes(snapshot) || l.snapshots.includes(snapshot),
@@ -265,6 +294,18 @@ export function cutOutline(outline: Outline, tokens: number): Outline {
     return { ...line, history: line.history.slice(0, tokens), path: path.pieces, marks };
   });
   return { ...outline, lines };
+}
+
+/** An outline of some of its lines, the present one among them. */
+export function outlineOf({ present, lines }: Outline, ids: readonly number[]): Outline {
+  const wanted = lines.filter(({ id }) => id === present || ids.includes(id));
+  const known = new Set(wanted.map(({ id }) => id));
+  return {
+    present,
+    lines: wanted.map((line) =>
+      line.parent === null || known.has(line.parent) ? line : { ...line, parent: null },
+    ),
+  };
 }
 
 /** The line that is present. */

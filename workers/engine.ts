@@ -2,7 +2,7 @@
  * A conversation with one model: prompt in, tokens out. How a prompt becomes tokens reads top to bottom here:
  * encode, rewind to what is still in memory, prefill, decode, stop. Device and forward pass are gpu.ts and model.ts.
  */
-import type { Outline } from './branches.ts';
+import { asBranch, type Outline } from './branches.ts';
 import { type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
 import { type Gpu, megabytes } from './gpu.ts';
@@ -305,6 +305,22 @@ export class Engine {
 
   async select(branch: number): Promise<void> {
     await this.#alone(() => this.#memory.select(branch));
+  }
+
+  async beginBranch(): Promise<Branch> {
+    return this.#alone(async () => {
+      const { line, branches } = this.#memory;
+      if (line.history.length + line.said.length > 0) {
+        await branches.begin();
+        this.#memory.cut(0);
+        await this.#memory.attach();
+      }
+      return asBranch(this.#memory.line);
+    });
+  }
+
+  async dropBranches(ids: readonly number[]): Promise<void> {
+    await this.#alone(async () => this.#memory.branches.drop(ids));
   }
 
   async proceed(sampling: Sampling, onToken: (t: Token) => void): Promise<Stop> {

@@ -2,6 +2,7 @@
 import { expose, proxy, releaseProxy, type Remote, transfer, wrap } from 'comlink';
 import { Bench } from './bench.ts';
 import { Bookmark } from './bookmark.ts';
+import { outlineOf } from './branches.ts';
 import type { ByteSource } from './gguf.ts';
 import { FULL, Gpu } from './gpu.ts';
 import { LastingEngine } from './lasting.ts';
@@ -134,22 +135,23 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
     return this.#bookmark.account();
   }
 
-  async store(account: string): Promise<string> {
+  async store(account: string, branches: number[] | null): Promise<string> {
     const engine = this.#engine;
     await engine?.keep();
     const standing = engine?.standing ?? null;
-    return this.#bookmark.store(account, standing && { ...standing, model: this.#model });
+    if (!standing) return this.#bookmark.store(account, null);
+    const outline = branches ? outlineOf(standing.outline, branches) : standing.outline;
+    return this.#bookmark.store(account, { ...standing, outline, model: this.#model });
   }
 
   async takeUp(): Promise<Resumed> {
     const engine = this.#loaded();
     const stored = await this.#bookmark.state({ model: this.#model, ...engine.fit });
-    if (typeof stored === 'string') return { tokens: 0, note: stored };
+    if (typeof stored === 'string') return { tokens: 0, branch: null, note: stored };
     await engine.resume(stored);
-    return {
-      tokens: engine.branches().find((b) => b.id === stored.outline.present)!.ids.length,
-      note: '',
-    };
+    const { present: branch } = stored.outline;
+    const { ids } = engine.branches().find(({ id }) => id === branch)!;
+    return { tokens: ids.length, branch, note: '' };
   }
 
   // How fast it is.
@@ -198,6 +200,14 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
 
   select(branch: number): Promise<void> {
     return this.#loaded().select(branch);
+  }
+
+  beginBranch(): Promise<Branch> {
+    return this.#loaded().beginBranch();
+  }
+
+  dropBranches(branches: number[]): Promise<void> {
+    return this.#loaded().dropBranches(branches);
   }
 
   proceed(sampling: Sampling, onToken: (t: Token) => void | Promise<void>): Promise<Stop> {

@@ -146,6 +146,14 @@ export class LastingEngine {
     return this.#change((engine) => engine.select(branch));
   }
 
+  beginBranch(): Promise<Branch> {
+    return this.#change((engine) => engine.beginBranch());
+  }
+
+  dropBranches(branches: readonly number[]): Promise<void> {
+    return this.#change((engine) => engine.dropBranches(branches));
+  }
+
   compare(a: number, b: number): Promise<Float32Array> {
     return this.#call((engine) => engine.compare(a, b));
   }

@@ -22,6 +22,7 @@ export type ErrorName =
   | 'Unsupported' // a sound file of a kind we do not read
   | 'BadNumbers' // NaN or infinity where numbers should be
   | 'RemoteFailed' // an endpoint answered with an error
+  | 'EngineTaken' // another tab of this site has the engine
   | 'Refused'; // a request that makes no sense, or not now
 
 /** The one error class. `message` says what happened, with the numbers, and what to do. */
@@ -402,6 +403,12 @@ export interface EngineApi {
   lost(): Promise<string>;
 }
 
+/**
+ * What tabs say to the worker that introduces them, and it to them. serve: this tab has the engine from now on; guest:
+ * here is the port of a tab that would use it; leave: this tab has it no more.
+ */
+export type TabsMessage = 'serve' | 'guest' | 'leave';
+
 /** The conversation over a reload of its page: one record in this browser, of the page's account and the engine's state. */
 export interface BookmarkApi {
   /** The page's account as it was stored last; null where there is none. */
@@ -409,8 +416,9 @@ export interface BookmarkApi {
   /**
    * Store the page's account with the state as it is; where no model is loaded the state stored before stays. Answers why
    * the state is not stored, or ''. Fails: QuotaExceeded, and as the browser does where it stores nothing.
+   * @param branches those of the state that are stored, the present one in any case; null for all
    */
-  store(account: string): Promise<string>;
+  store(account: string, branches: number[] | null): Promise<string>;
   /** Take up the stored state, once the model is loaded and before anything is said. */
   takeUp(): Promise<Resumed>;
 }
@@ -419,6 +427,8 @@ export interface BookmarkApi {
 export interface Resumed {
   /** Tokens that stand in the memory again, the last one perhaps still to be taken in. */
   tokens: number;
+  /** The branch that they are, the present one; null where there are none. */
+  branch: number | null;
   /** Why there are none, to be shown; '' where all is well or nothing was stored. */
   note: string;
 }
@@ -435,6 +445,10 @@ export interface MemoryApi {
   fork(position: number, token: number | null, interventions: Intervention[]): Promise<Branch>;
   /** Make a branch the present one. */
   select(branch: number): Promise<void>;
+  /** An empty branch beside the others becomes the present one; a present one that is empty stays so. */
+  beginBranch(): Promise<Branch>;
+  /** Forget branches, with what only they hold. Fails: Refused for the present one. */
+  dropBranches(branches: number[]): Promise<void>;
   /** Go on from where the present branch ends, without a new prompt. */
   proceed(sampling: Sampling, onToken: (t: Token) => void): Promise<Stop>;
   /** Frobenius norm of the difference of two branches' memories, [KDA layer, head]. */

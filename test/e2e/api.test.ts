@@ -1,7 +1,7 @@
 /** The library as a page of the site imports it: the example of the 48B's model card, on the embedded model. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { Browser } from 'playwright-core';
-import type { createEngine as CreateEngine } from '../../src/api.ts';
+import type { Browser, BrowserContext, Page } from 'playwright-core';
+import type { createEngine as CreateEngine, Engine } from '../../src/api.ts';
 import { faultsOf, openBrowser } from './browser.ts';
 import { openSite, type Site } from './site.ts';
 
@@ -16,46 +16,61 @@ afterAll(async () => {
   await site?.close();
 });
 
-test('“Is 123 a prime?” streams, stops, and is the same when it is asked again; one engine at a time', async () => {
-  const page = await (await browser.newContext()).newPage();
-  const faults = faultsOf(page);
+/** A tab of the site that has the library's names. */
+async function openTab(context: BrowserContext): Promise<Page> {
+  const page = await context.newPage();
   await page.goto(`${site.origin}/`);
   // As text: vitest would make something else of an import in a function.
   await page.evaluate(
     `import(new URL('api.js', document.baseURI).href).then((api) => Object.assign(globalThis, api))`,
   );
-  const seen = await page.evaluate(async () => {
-    const { createEngine } = globalThis as unknown as { createEngine: typeof CreateEngine };
+  return page;
+}
+
+/** What a tab keeps between two calls of a test. */
+interface Kept {
+  createEngine: typeof CreateEngine;
+  engine: Engine;
+  places: string[];
+  /** The answer that is being written. */
+  text: string;
+  answer: Promise<string>;
+}
+
+const request = {
+  messages: [
+    { role: 'system' as const, content: 'You are a helpful assistant provided by Moonshot-AI.' },
+    { role: 'user' as const, content: 'Is 123 a prime?' },
+  ],
+  temperature: 0,
+  max_tokens: 4,
+};
+
+test('“Is 123 a prime?” streams, stops, and is the same when it is asked again, in this tab or another, even if this one is closed meanwhile', async () => {
+  const context = await browser.newContext();
+  const page = await openTab(context);
+  const faults = faultsOf(page);
+  const seen = await page.evaluate(async (request) => {
+    const kept = globalThis as unknown as Kept;
     const model = new URL('models/palimpsest-150m/', document.baseURI).href;
-    const engine = await createEngine({ model });
-    const second = await createEngine({ model, others: 'refuse' }).catch((error: Error) => error);
-    const request = {
-      messages: [
-        {
-          role: 'system' as const,
-          content: 'You are a helpful assistant provided by Moonshot-AI.',
-        },
-        { role: 'user' as const, content: 'Is 123 a prime?' },
-      ],
-      temperature: 0,
-      max_tokens: 4,
-      logprobs: true,
-      top_logprobs: 2,
-    };
-    const stream = await engine.chat.completions.create({ ...request, stream: true });
+    const engine = await kept.createEngine({ model });
+    kept.engine = engine;
+    const second = await kept
+      .createEngine({ model, tabs: 'refuse' })
+      .catch((error: Error) => error);
+    const wanted = { ...request, logprobs: true, top_logprobs: 2 };
+    const stream = await engine.chat.completions.create({ ...wanted, stream: true });
     const chunks = [];
     for await (const chunk of stream) chunks.push(chunk);
-    const again = await engine.chat.completions.create({ ...request, max_tokens: 2 });
-    engine.close();
+    const again = await engine.chat.completions.create({ ...wanted, max_tokens: 2 });
     return {
-      name: engine.loaded.model.name,
       text: chunks.map(({ choices }) => choices[0]?.delta.content ?? '').join(''),
       last: chunks.at(-1)!,
       best: chunks[1]!.choices[0]!.logprobs?.content?.[0],
       again,
       second: second instanceof Error ? second.message : 'a second engine',
     };
-  });
+  }, request);
   expect(seen.text.length).toBeGreaterThan(3);
   expect(seen.last.choices[0]!.finish_reason).toBe('length');
   expect(seen.last.usage!.completion_tokens).toBe(4);
@@ -68,4 +83,34 @@ test('“Is 123 a prime?” streams, stops, and is the same when it is asked aga
   expect(seen.again.usage.prompt_tokens).toBe(seen.last.usage!.prompt_tokens);
   expect(seen.second).toMatch(/Another tab of this site has an engine/);
   expect(faults).toEqual([]);
+
+  const other = await openTab(context);
+  const otherFaults = faultsOf(other);
+  const name = await other.evaluate(async (request) => {
+    const kept = globalThis as unknown as Kept;
+    const model = new URL('models/palimpsest-150m/', document.baseURI).href;
+    kept.places = [];
+    kept.engine = await kept.createEngine({ model, onPlace: (place) => kept.places.push(place) });
+    const stream = await kept.engine.chat.completions.create({ ...request, stream: true });
+    kept.text = '';
+    kept.answer = (async () => {
+      for await (const chunk of stream) kept.text += chunk.choices[0]?.delta.content ?? '';
+      return kept.text;
+    })();
+    return kept.engine.loaded.model.name;
+  }, request);
+  expect(name).toMatch(/150M/);
+  await other.waitForFunction(() => (globalThis as unknown as Kept).text !== '');
+  await page.close();
+  const went = await other.evaluate(async () => {
+    const kept = globalThis as unknown as Kept;
+    const text = await kept.answer;
+    const { ids } = await kept.engine.state.export();
+    kept.engine.close();
+    return { text, places: kept.places, tokens: ids.length };
+  });
+  expect(went.text).toBe(seen.text);
+  expect(went.places).toEqual(['guest', 'moving', 'serving']);
+  expect(went.tokens).toBe(seen.last.usage!.total_tokens);
+  expect(otherFaults).toEqual([]);
 });

@@ -64,7 +64,7 @@ test('the page after a reload has the conversation, and the engine its state bef
   const order: string[] = [];
   bookmark.takeUp = async () => {
     order.push(session.status.kind);
-    return { tokens: 0, note: 'The stored memory is of another model.' };
+    return { tokens: 0, branch: null, note: 'The stored memory is of another model.' };
   };
   void session.send('And?');
   clients[0]!.loads[0]!.resolve(loaded);

@@ -174,7 +174,7 @@ const engine: EngineApi & BookmarkApi = {
   lost: () => new Promise((resolve) => (lose = resolve)),
   account: async () => null,
   store: async () => '',
-  takeUp: async () => ({ tokens: 0, note: '' }),
+  takeUp: async () => ({ tokens: 0, branch: null, note: '' }),
 };
 
 expose({ ...engine, ...memoryOf.api });

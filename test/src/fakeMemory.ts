@@ -193,6 +193,23 @@ export function fakeMemory(model: ModelReport, stopOf: (ids: number[], text: str
         send({ kind: 'forgotten', from: 0 });
         send({ kind: 'tokens', records });
       },
+      async beginBranch() {
+        kept.set(branch, records);
+        records = [];
+        branches.push({
+          id: branches.length,
+          parent: null,
+          forkedAt: 0,
+          ids: [],
+          interventions: [],
+        });
+        branch = branches.length - 1;
+        send({ kind: 'forgotten', from: 0 });
+        return branches[branch]!;
+      },
+      async dropBranches(ids: number[]) {
+        for (const id of ids) kept.delete(id);
+      },
       async proceed(sampling: Sampling, onToken: (token: Token) => void) {
         let text = '';
         const ids: number[] = [];

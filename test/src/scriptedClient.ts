@@ -1,6 +1,7 @@
 /** A client whose every answer a test gives by hand, to drive a session through its states one by one. */
 import type { Client } from '../../src/client.ts';
 import type {
+  BenchApi,
   BookmarkApi,
   DeviceReport,
   Loaded,
@@ -85,7 +86,11 @@ export class ScriptedClient implements Client {
       ScriptedClient.account = account;
       return Promise.resolve('');
     },
-    takeUp: () => Promise.resolve({ tokens: 0, note: '' }),
+    takeUp: () => Promise.resolve({ tokens: 0, branch: null, note: '' }),
+  };
+  readonly bench: BenchApi = {
+    bench: () => Promise.reject(new Error('nothing is measured')),
+    stopBench: () => {},
   };
   #device: Promise<DeviceReport>;
   #lost: Promise<string>;
@@ -167,6 +172,8 @@ export class ScriptedClient implements Client {
     branches: () => Promise.resolve([]),
     fork: () => Promise.reject(new Error('nothing is recorded')),
     select: () => Promise.reject(new Error('nothing is recorded')),
+    beginBranch: () => Promise.reject(new Error('nothing is recorded')),
+    dropBranches: () => Promise.reject(new Error('nothing is recorded')),
     proceed: () => Promise.reject(new Error('nothing is recorded')),
     compare: () => Promise.reject(new Error('nothing is recorded')),
     difference: () => Promise.reject(new Error('nothing is recorded')),
