@@ -73,6 +73,8 @@ const LOSS_NEWS_MS = 250;
 /** Staging buffers kept for readbacks, and the largest that is kept: one token's logits fit. */
 const READBACKS = 4;
 const READBACK_BYTES = 1024 * 1024;
+/** Bytes handed over at a time: Chromium's GPU process holds each writing whole beside the buffer it goes to. */
+const WRITE_BYTES = 1024 * 1024;
 
 /** Optional features that kernels have variants for. */
 const WANTED: GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'];
@@ -234,13 +236,15 @@ export class Gpu {
 
   /** Write values at an element offset; ordered before any later submit. */
   write(tensor: Tensor, element: number, values: Float32Array | Uint32Array): void {
-    this.#device.queue.writeBuffer(
-      tensor.buffer,
-      tensor.offset + 4 * element,
-      values.buffer,
-      values.byteOffset,
-      values.byteLength,
-    );
+    for (let at = 0; at < values.byteLength; at += WRITE_BYTES) {
+      this.#device.queue.writeBuffer(
+        tensor.buffer,
+        tensor.offset + 4 * element + at,
+        values.buffer,
+        values.byteOffset + at,
+        Math.min(WRITE_BYTES, values.byteLength - at),
+      );
+    }
   }
 
   /** Give a tensor's memory back at once. */

@@ -35,7 +35,7 @@ import {
   type WeightsApi,
   type WeightsStatus,
 } from './protocol.ts';
-import { Residents } from './residents.ts';
+import { Residents, residentSpans } from './residents.ts';
 import { sha256 } from './sha256.ts';
 import { freeBytes, memoryShelf, piecesOf, Store, type ModelRecord, type Shelf } from './store.ts';
 import { inUnits, type Limits, type World } from './transfer.ts';
@@ -49,10 +49,10 @@ interface Opened extends Source {
   /** Lets go of the lock that says the model is in use; null while it is not. */
   release: Promise<() => void> | null;
   repairedPieces: number;
-  /** Number of the piece that was read last; -1 before the first. */
-  lastRead: number;
-  /** Hashes of pieces read and found right since the model is in use. */
-  verified: Set<string>;
+  /** The span that was read last; null before the first. */
+  lastRead: Span | null;
+  /** What was read and found right since the model is in use: span by its name -> hash of its piece. */
+  verified: Map<string, string>;
   reports: Set<(p: LoadProgress) => void>;
   watchers: Set<(s: WeightsStatus) => void>;
   /** When reports were last sent; Infinity while some are due. */
@@ -61,7 +61,17 @@ interface Opened extends Source {
   progressed: boolean;
 }
 
+/** What of a piece is read and hashed at a time. */
+interface Span {
+  /** Number of the piece. */
+  number: number;
+  /** First byte within the piece, a multiple of spanBytes. */
+  start: number;
+}
+
 const tellEveryMs = 100;
+/** A few of them and a range that was asked for are in memory, which shall not be more than two pieces. */
+const spanBytes = 4 * 1024 * 1024;
 
 export class Library implements WeightsApi {
   #world: World;
@@ -156,8 +166,8 @@ export class Library implements WeightsApi {
       download: new Download(this.#world, this.#limits, source, () => this.#changed(opened)),
       release: null,
       repairedPieces: 0,
-      lastRead: -1,
-      verified: new Set<string>(),
+      lastRead: null,
+      verified: new Map<string, string>(),
       reports: new Set<(p: LoadProgress) => void>(),
       watchers: new Set<(s: WeightsStatus) => void>(),
       toldAt: 0,
@@ -271,53 +281,56 @@ export class Library implements WeightsApi {
       if (pieces[number + 1]!.start > offset) break;
       number++;
     }
-    const { start, bytes: pieceBytes } = pieces[number]!;
-    if (end <= start + pieceBytes) {
-      return this.#withPiece(opened, number, (piece) => piece.slice(offset - start, end - start));
-    }
-    const range = new Uint8Array(bytes);
-    for (let at = offset; at < end; number++) {
-      const { start, bytes: pieceBytes } = pieces[number]!;
-      const upTo = Math.min(end, start + pieceBytes);
-      const from = at;
-      await this.#withPiece(opened, number, (piece) =>
-        range.set(new Uint8Array(piece, from - start, upTo - from), from - offset),
+    const within = offset - pieces[number]!.start;
+    let span: Span | null = { number, start: within - (within % spanBytes) };
+    const whole = new Uint8Array(bytes);
+    for (let at = offset; at < end && span; span = after(opened, span)) {
+      const spanStart = pieces[span.number]!.start + span.start;
+      const from = at - spanStart;
+      const to = Math.min(end - spanStart, endOf(opened, span) - span.start);
+      await this.#withSpan(opened, span, (loaded) =>
+        whole.set(new Uint8Array(loaded, from, to - from), at - offset),
       );
-      at = upTo;
+      at += to - from;
     }
-    return range.buffer;
+    return whole.buffer;
   }
 
-  /** What `use` makes of a verified piece; while it is read and hashed, the one after it is begun with. */
-  #withPiece<T>(opened: Opened, number: number, use: (bytes: ArrayBuffer) => T): Promise<T> {
-    const load = (which: number) => () => this.#loadPiece(opened, which);
-    // By slot, which tells versions of a file apart.
-    const key = (which: number) => `${opened.record.model} ${opened.pieces[which]!.slot}`;
-    const used = this.#residents.with(key(number), load(number), use);
-    const forward = number === opened.lastRead || number === opened.lastRead + 1;
-    opened.lastRead = number;
-    if (forward && opened.download.present.has(number + 1)) {
-      this.#residents.ahead(key(number + 1), load(number + 1));
+  /** What `use` makes of a verified span; while it is read and hashed, those after it are begun with. */
+  #withSpan<T>(opened: Opened, span: Span, use: (bytes: ArrayBuffer) => T): Promise<T> {
+    const used = this.#residents.with(keyOf(opened, span), () => this.#load(opened, span), use);
+    const { lastRead } = opened;
+    const previous = lastRead && after(opened, lastRead);
+    const forward = !lastRead || isSame(span, lastRead) || (previous && isSame(span, previous));
+    opened.lastRead = span;
+    let next = after(opened, span);
+    for (let ahead = 1; forward && next && ahead < residentSpans; ahead++) {
+      const following = next;
+      if (!opened.download.present.has(following.number)) break;
+      this.#residents.ahead(keyOf(opened, following), () => this.#load(opened, following));
+      next = after(opened, following);
     }
     return used;
   }
 
-  /** A piece from the store with the right hash; fetched again if it is not there or damaged. */
-  async #loadPiece(opened: Opened, number: number): Promise<ArrayBuffer> {
+  /** A span from the store with the right hash; its piece is fetched again if it is not there or damaged. */
+  async #load(opened: Opened, span: Span): Promise<ArrayBuffer> {
     const { record, store, download } = opened;
+    const { number, start } = span;
     const { file } = record.manifest.shards[opened.pieces[number]!.shard]!;
     for (let repairs = 0; repairs < 2; repairs++) {
       await download.want(number);
       const piece = opened.pieces[number]!;
       const expected = piece.stated ?? (await store.lookUp(record.model, piece)).sha256;
-      const bytes = expected === null ? undefined : await store.piece(expected);
-      if (bytes && expected !== null && (await sha256(bytes)) === expected) {
-        await this.#noteVerified(opened, expected);
-        return bytes;
+      const found =
+        expected === null ? 'missing' : await store.sound(expected, start, endOf(opened, span));
+      if (expected !== null && typeof found !== 'string') {
+        await this.#noteVerified(opened, span, expected);
+        return found;
       }
       if (expected !== null) await store.dropPiece(expected);
       opened.repairedPieces++;
-      download.note = `A stored piece of ${file} was ${bytes ? 'damaged' : 'missing'} and is fetched again`;
+      download.note = `A stored piece of ${file} was ${String(found)} and is fetched again`;
       download.lost(number);
     }
     throw new PalimpsestError(
@@ -327,13 +340,13 @@ export class Library implements WeightsApi {
   }
 
   /** Once every piece has been read and found right, the store learns of it. */
-  async #noteVerified(opened: Opened, hash: string): Promise<void> {
+  async #noteVerified(opened: Opened, span: Span, hash: string): Promise<void> {
     const { verified, pieces, store } = opened;
-    if (verified.has(hash)) return;
-    verified.add(hash);
-    if (verified.size === pieces.length) {
-      await store.markVerified(verified, this.#world.clock.now()).catch(() => {}); // a date, no more
-    }
+    const before = verified.size;
+    verified.set(keyOf(opened, span), hash);
+    const spans = pieces.reduce((sum, { bytes }) => sum + Math.ceil(bytes / spanBytes), 0);
+    if (verified.size === before || verified.size < spans) return;
+    await store.markVerified(new Set(verified.values()), this.#world.clock.now()).catch(() => {}); // a date, no more
   }
 
   // --------------------------------------------------------------------------------------- downloading
@@ -579,6 +592,26 @@ export class Library implements WeightsApi {
     });
     return kept;
   }
+}
+
+/** By slot, which tells versions of a file apart. */
+function keyOf({ record, pieces }: Opened, { number, start }: Span): string {
+  return `${record.model} ${pieces[number]!.slot} ${start}`;
+}
+
+/** Where a span ends within its piece. */
+function endOf({ pieces }: Opened, { number, start }: Span): number {
+  return Math.min(start + spanBytes, pieces[number]!.bytes);
+}
+
+/** The span that follows in the model; null after the last. */
+function after({ pieces }: Opened, { number, start }: Span): Span | null {
+  if (start + spanBytes < pieces[number]!.bytes) return { number, start: start + spanBytes };
+  return number + 1 < pieces.length ? { number: number + 1, start: 0 } : null;
+}
+
+function isSame(a: Span, b: Span): boolean {
+  return a.number === b.number && a.start === b.start;
 }
 
 function useLock(model: string): string {

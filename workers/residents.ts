@@ -1,5 +1,6 @@
 /**
- * The pieces in memory, two at most: the one being read and, when reads go forward, the next. Others wait for a place.
+ * The spans of pieces in memory, three at most: the one being read and, when reads go forward, one that is hashed and one that
+ * comes from the disk. Others wait for a place.
  */
 import { freeBytes } from './store.ts';
 import type { Clock } from './transfer.ts';
@@ -10,7 +11,7 @@ interface Resident {
   readers: number;
 }
 
-const residentPieces = 2;
+export const residentSpans = 3;
 /** So long after the last read the memory is given back. */
 const idleMs = 5_000;
 
@@ -73,7 +74,7 @@ export class Residents {
 
   /** True if one more piece may be in memory; the one unused for longest makes place. */
   #makeRoom(): boolean {
-    if (this.#pieces.size < residentPieces) return true;
+    if (this.#pieces.size < residentSpans) return true;
     for (const [key, { readers }] of this.#pieces) {
       if (readers > 0) continue;
       this.#forget(key);

@@ -18,6 +18,7 @@ import {
   type StoredModel,
 } from './protocol.ts';
 import type { RemoteFile } from './remoteSource.ts';
+import { digestBytes, leafBytes, sha256 as wholeSha256, sha256Leaves } from './sha256.ts';
 
 /** A range of a shard that is hashed, stored and repaired on its own. A shard no larger than one is one. */
 export interface Piece {
@@ -63,8 +64,10 @@ export interface Origin {
 /** An entry of the index of pieces. */
 export interface Held {
   bytes: number;
-  /** When its hash was last computed, milliseconds since 1970. */
+  /** When its bytes were last found right, milliseconds since 1970. */
   verifiedAt: number;
+  /** sha256Leaves of its bytes, taken when the hash that names them had been found right; null in entries without. */
+  leaves: Uint8Array | null;
 }
 
 /** The pieces of a model in the order of its bytes. */
@@ -368,6 +371,58 @@ export class Store {
     }
   }
 
+  /**
+   * Bytes [start, end) of a piece, hashed since they were read: by their leaves, or with all of the piece where these do not
+   * agree. `start` is a multiple of leafBytes; so is `end`, unless it is the piece's own.
+   */
+  async sound(
+    sha256: string,
+    start: number,
+    end: number,
+  ): Promise<ArrayBuffer | 'missing' | 'damaged'> {
+    const stored = await this.#readHeld(sha256, start, end);
+    if (!stored) return 'missing';
+    const { bytes, held } = stored;
+    const first = (start / leafBytes) * digestBytes;
+    const leaves = await sha256Leaves(bytes);
+    if (held?.leaves && sameBytes(leaves, held.leaves.subarray(first, first + leaves.length))) {
+      return bytes;
+    }
+    const whole = await this.piece(sha256);
+    if (!whole) return 'missing';
+    if ((await wholeSha256(whole)) !== sha256) return 'damaged';
+    await this.#keepLeaves(sha256, await sha256Leaves(whole));
+    return whole.slice(start, end);
+  }
+
+  /** Bytes [start, end) of a piece as they lie there, with its entry; undefined if they do not or cannot be read. */
+  async #readHeld(
+    sha256: string,
+    start: number,
+    end: number,
+  ): Promise<{ bytes: ArrayBuffer; held: Held | undefined } | undefined> {
+    try {
+      const { value, held } = await this.#shelf.transact('readonly', async (on) => ({
+        value: (await on.get(['piece', sha256])) as Blob | ArrayBuffer | undefined,
+        held: (await on.get(['held', sha256])) as Held | undefined,
+      }));
+      if (!value) return undefined;
+      const part = value.slice(start, end);
+      return { bytes: part instanceof Blob ? await part.arrayBuffer() : part, held };
+    } catch {
+      return undefined; // as in `piece`
+    }
+  }
+
+  /** Only what is read faster for it: a full disk keeps nobody from reading. */
+  async #keepLeaves(sha256: string, leaves: Uint8Array): Promise<void> {
+    const write = this.#shelf.transact('readwrite', async (on) => {
+      const held = (await on.get(['held', sha256])) as Held | undefined;
+      if (held) on.put(['held', sha256], { ...held, leaves } satisfies Held);
+    });
+    await write.catch(() => {});
+  }
+
   /** Bytes of a piece that are there as parts, from its start without a gap. */
   async partBytes(slot: string): Promise<number> {
     const keys = await this.#shelf.transact('readonly', (on) => on.keys(['part', slot]));
@@ -415,18 +470,20 @@ export class Store {
    * Mark a piece present, in one transaction: its bytes, its entry in the index, its pin if no manifest states its hash,
    * and its parts gone. `sha256` must have been computed from `bytes`.
    */
-  putPiece(
+  async putPiece(
     model: string,
     piece: Piece,
     sha256: string,
     bytes: ArrayBuffer,
     at: number,
   ): Promise<void> {
+    const leaves = await sha256Leaves(bytes);
     const value = this.#shelf.takesBlobs ? new Blob([bytes]) : bytes;
+    const held: Held = { bytes: bytes.byteLength, verifiedAt: at, leaves };
     return this.#shelf.transact('readwrite', async (on) => {
       await deleteAll(on, ['part', piece.slot]);
       on.put(['piece', sha256], value);
-      on.put(['held', sha256], { bytes: bytes.byteLength, verifiedAt: at } satisfies Held);
+      on.put(['held', sha256], held);
       if (piece.stated === null) on.put(['pin', model, piece.slot], sha256);
     });
   }
@@ -523,6 +580,10 @@ async function deleteUnreferenced(on: Transaction, records: ModelRecord[]): Prom
     if (!slots.has(slot as string)) on.delete(key);
   }
   return new Set([...held.keys()].filter((hash) => hashes.has(hash) && !pieces.has(hash)));
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
 /** How far sorted part keys reach without a gap: slot -> bytes. */

@@ -7,9 +7,11 @@ import {
   memoryShelf,
   piecesOf,
   Store,
+  type Held,
   type ModelRecord,
   type Shelf,
 } from '../../workers/store.ts';
+import { leafBytes } from '../../workers/sha256.ts';
 import { sha256Of, weights } from '../fault/rig.ts';
 
 let databases = 0;
@@ -283,3 +285,47 @@ test('a second tab sees what the first has stored', async () => {
   await one.putPart('s', 0, new ArrayBuffer(60));
   expect(await two.partBytes('s')).toBe(60);
 });
+
+test.each<[string, () => Promise<Shelf>]>([
+  ['on disk', () => diskShelf(`store-${++databases}`)],
+  ['in memory', async () => memoryShelf(4 * leafBytes)],
+])(
+  'a part of a piece is sound by its leaves, or with the whole piece: %s',
+  async (_, openShelf) => {
+    const shelf = await openShelf();
+    const store = new Store(shelf);
+    const bytes = weights(2 * leafBytes + 100, 1);
+    const hash = sha256Of(bytes);
+    const [piece] = piecesOf({ ...record('m', [bytes]), pieceBytes: bytes.length });
+    await store.putPiece('m', piece!, hash, buffer(bytes), 5);
+    const held = () =>
+      shelf.transact('readonly', async (on) => (await on.get(['held', hash])) as Held);
+    const put = (kind: string, value: unknown) =>
+      shelf.transact('readwrite', async (on) => on.put([kind, hash], value));
+    const part = (from: number, until: number) => store.sound(hash, from, until);
+    const { leaves } = await held();
+
+    expect(new Uint8Array((await part(leafBytes, bytes.length)) as ArrayBuffer)).toEqual(
+      bytes.slice(leafBytes),
+    );
+    // An entry without leaves, or with other ones, over bytes that are right: they are taken anew.
+    for (const wrong of [null, leaves!.map((byte) => byte ^ 1), leaves!.slice(32)]) {
+      await put('held', { ...(await held()), leaves: wrong });
+      expect(new Uint8Array((await part(0, leafBytes)) as ArrayBuffer)).toEqual(
+        bytes.slice(0, leafBytes),
+      );
+      expect((await held()).leaves).toEqual(leaves);
+    }
+    const rotten = bytes.slice();
+    rotten[leafBytes + 7]! ^= 1;
+    await put('piece', rotten.buffer);
+    expect(await part(leafBytes, 2 * leafBytes)).toBe('damaged');
+    expect(new Uint8Array((await part(0, leafBytes)) as ArrayBuffer)).toEqual(
+      bytes.slice(0, leafBytes),
+    );
+    await put('piece', rotten.buffer.slice(0, leafBytes + 3)); // shorter than it was
+    expect(await part(leafBytes, bytes.length)).toBe('damaged');
+    await store.dropPiece(hash);
+    expect(await part(0, leafBytes)).toBe('missing');
+  },
+);

@@ -108,6 +108,23 @@ const lab = {
     }
   },
 
+  /** Milliseconds until as many bytes of the page's memory are in buffers of the GPU. */
+  async timeWrites(bytes: number, pieceBytes: number): Promise<number> {
+    const gpu = await Gpu.open(navigator.gpu, FULL);
+    const range = new Uint32Array(rangeBytes / 4).fill(7);
+    try {
+      const start = performance.now();
+      for (let at = 0; at < bytes; at += pieceBytes) {
+        const buffer = gpu.tensor('weights', 'piece', [pieceBytes / 4]);
+        for (let to = 0; to < pieceBytes; to += rangeBytes) gpu.write(buffer, to / 4, range);
+        await gpu.read(buffer, pieceBytes / 4 - 1, 1);
+      }
+      return performance.now() - start;
+    } finally {
+      gpu.destroy();
+    }
+  },
+
   async adopt(files: File[]): Promise<string> {
     return weights.adopt(files);
   },

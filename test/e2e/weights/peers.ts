@@ -3,6 +3,8 @@
  * against. Every function answers milliseconds for reading all pieces; writing is not timed.
  */
 
+import { sha256Leaves } from '../../../workers/sha256.ts';
+
 /** The pieces as the store holds them: name and bytes, one at a time. */
 async function* storedPieces(): AsyncGenerator<[string, ArrayBuffer]> {
   const database = await opened(indexedDB.open('palimpsest'));
@@ -109,7 +111,17 @@ export async function timeFiles(bytes: number): Promise<number> {
   return ms;
 }
 
-/** The hash alone, of as many bytes: what verification costs where it cannot be hidden behind reading. */
+/** Hashes of leaves alone, of as many bytes: what verification costs where it cannot be hidden behind reading. */
+export async function timeLeaves(bytes: number, pieceBytes: number): Promise<number> {
+  const piece = new Uint8Array(pieceBytes).fill(7).buffer;
+  return timed(async () => {
+    let sum = 0;
+    for (; sum < bytes; sum += pieceBytes) await sha256Leaves(piece);
+    return sum;
+  }, bytes);
+}
+
+/** One hash over each piece. */
 export async function timeHash(bytes: number, pieceBytes: number): Promise<number> {
   const piece = new Uint8Array(pieceBytes).fill(7);
   return timed(async () => {
