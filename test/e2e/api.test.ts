@@ -3,12 +3,16 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import type { createEngine as CreateEngine, Engine } from '../../src/api.ts';
 import { faultsOf, openBrowser } from './browser.ts';
-import { openSite, type Site } from './site.ts';
+import { fixture } from '../reference/golden.ts';
+import { modelFiles, openSite, type Site } from './site.ts';
+import { tinyChat } from './tinyChat.ts';
 
 let browser: Browser;
 let site: Site;
 beforeAll(async () => {
-  site = await openSite();
+  site = await openSite({
+    files: modelFiles('/models/tiny/', fixture('tiny-f32.gguf'), tinyChat()),
+  });
   browser = await openBrowser();
 });
 afterAll(async () => {
@@ -46,7 +50,7 @@ const request = {
   max_tokens: 4,
 };
 
-test('“Is 123 a prime?” streams, stops, and is the same when it is asked again, in this tab or another, even if this one is closed meanwhile', async () => {
+test('“Is 123 a prime?” streams, stops, and is the same when it is asked again; one engine at a time', async () => {
   const context = await browser.newContext();
   const page = await openTab(context);
   const faults = faultsOf(page);
@@ -83,23 +87,41 @@ test('“Is 123 a prime?” streams, stops, and is the same when it is asked aga
   expect(seen.again.usage.prompt_tokens).toBe(seen.last.usage!.prompt_tokens);
   expect(seen.second).toMatch(/Another tab of this site has an engine/);
   expect(faults).toEqual([]);
+  await context.close();
+});
+
+test('two tabs have one engine; when its tab is closed the other has it, and its answer goes on', async () => {
+  const context = await browser.newContext();
+  const page = await openTab(context);
+  const asked = { ...request, messages: [{ role: 'user' as const, content: 'On a page' }] };
+  const first = await page.evaluate(
+    async (request) => {
+      const kept = globalThis as unknown as Kept;
+      const model = new URL('models/tiny/', document.baseURI).href;
+      kept.engine = await kept.createEngine({ model });
+      const { choices, usage } = await kept.engine.chat.completions.create(request);
+      return { text: choices[0]!.message.content, tokens: usage.total_tokens };
+    },
+    { ...asked, max_tokens: 120 },
+  );
 
   const other = await openTab(context);
-  const otherFaults = faultsOf(other);
-  const name = await other.evaluate(async (request) => {
-    const kept = globalThis as unknown as Kept;
-    const model = new URL('models/palimpsest-150m/', document.baseURI).href;
-    kept.places = [];
-    kept.engine = await kept.createEngine({ model, onPlace: (place) => kept.places.push(place) });
-    const stream = await kept.engine.chat.completions.create({ ...request, stream: true });
-    kept.text = '';
-    kept.answer = (async () => {
-      for await (const chunk of stream) kept.text += chunk.choices[0]?.delta.content ?? '';
-      return kept.text;
-    })();
-    return kept.engine.loaded.model.name;
-  }, request);
-  expect(name).toMatch(/150M/);
+  const faults = faultsOf(other);
+  await other.evaluate(
+    async (request) => {
+      const kept = globalThis as unknown as Kept;
+      const model = new URL('models/tiny/', document.baseURI).href;
+      kept.places = [];
+      kept.engine = await kept.createEngine({ model, onPlace: (place) => kept.places.push(place) });
+      const stream = await kept.engine.chat.completions.create({ ...request, stream: true });
+      kept.text = '';
+      kept.answer = (async () => {
+        for await (const chunk of stream) kept.text += chunk.choices[0]?.delta.content ?? '';
+        return kept.text;
+      })();
+    },
+    { ...asked, max_tokens: 120 },
+  );
   await other.waitForFunction(() => (globalThis as unknown as Kept).text !== '');
   await page.close();
   const went = await other.evaluate(async () => {
@@ -109,8 +131,9 @@ test('“Is 123 a prime?” streams, stops, and is the same when it is asked aga
     kept.engine.close();
     return { text, places: kept.places, tokens: ids.length };
   });
-  expect(went.text).toBe(seen.text);
+  expect(went.text).toBe(first.text);
   expect(went.places).toEqual(['guest', 'moving', 'serving']);
-  expect(went.tokens).toBe(seen.last.usage!.total_tokens);
-  expect(otherFaults).toEqual([]);
+  // The model's own end, which is no part of the answer, may stand in the memory.
+  expect(went.tokens - first.tokens).toBeOneOf([0, 1]);
+  expect(faults).toEqual([]);
 });
