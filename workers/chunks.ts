@@ -27,10 +27,10 @@ const COLUMNS = 16;
 /** From mixed, g and beta to o, and S as it is after the last row. */
 export function kdaChunks(p: Plan, { H, K: keys, V }: HeadSizes, tensors: ChunkTensors): void {
   const { mixed, g, beta, S, o } = tensors;
-  const { L, Aqk, from_start, to_end, whole } = tensors.chunk;
+  const { L, Aqk, M, from_start, to_end, whole } = tensors.chunk;
   const sizes = { H, K: keys, V };
-  p.run(K.kdaChunkPairs, sizes, { mixed, g, L, Aqk, from_start, to_end, whole }, [K.step]);
-  p.run(K.kdaChunkSolve, { H }, { beta, L }, [K.step]);
-  const scan = { mixed, from_start, M: L, Aqk, to_end, whole, S, o };
+  p.run(K.kdaChunkPairs, sizes, { mixed, g, L, Aqk, from_start, to_end, whole }, [K.outer, K.step]);
+  p.run(K.kdaChunkSolve, { H }, { beta, L, M }, [K.step]);
+  const scan = { mixed, from_start, M, Aqk, to_end, whole, S, o };
   p.run(K.kdaChunkScan, { ...sizes, COLUMNS }, scan, [K.outer, K.step]);
 }

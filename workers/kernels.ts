@@ -221,11 +221,12 @@ export const CHUNK = 64;
 export function chunkScratch(
   tokens: number,
   { H, K }: { H: number; K: number },
-): Record<'L' | 'Aqk' | 'from_start' | 'to_end' | 'whole', number> {
+): Record<'L' | 'Aqk' | 'M' | 'from_start' | 'to_end' | 'whole', number> {
   const heads = Math.ceil(tokens / CHUNK) * H; // chunks of heads
   return {
     L: heads * CHUNK * CHUNK,
     Aqk: heads * CHUNK * CHUNK,
+    M: heads * CHUNK * CHUNK,
     from_start: heads * K * 2 * CHUNK,
     to_end: heads * CHUNK * K,
     whole: heads * K,
@@ -238,9 +239,8 @@ export const kdaChunkPairs = kernel('kda_chunk_pairs', kdaChunkPairsSource, {
   grid: (c, tokens) => [c.H, Math.ceil(tokens / CHUNK), 1],
 });
 
-/** Turns L, in place, into what kdaChunkScan binds as M. */
 export const kdaChunkSolve = kernel('kda_chunk_solve', kdaChunkSolveSource, {
-  binds: ['beta', 'L'],
+  binds: ['beta', 'L', 'M'],
   consts: ['H'],
   grid: (c, tokens) => [c.H, Math.ceil(tokens / CHUNK), 1],
 });
@@ -280,10 +280,18 @@ export const mlaAttend = kernel('mla_attend', mlaAttendSource, {
   grid: (c, tokens) => [c.SLICES, Math.ceil((tokens * c.HEADS) / c.QUERIES), 1],
 });
 
+/** Vec4s of the latent that a workgroup of mlaMerge takes: few where slices are many, so that these are shared out. */
+export function mergeColumns(slices: number): number {
+  let columns = 128;
+  while (columns > 4 && 256 / columns < slices) columns /= 2;
+  return columns;
+}
+
+/** COLUMNS as `mergeColumns` says. */
 export const mlaMerge = kernel('mla_merge', mlaMergeSource, {
   binds: ['stats', 'parts', 'context'],
-  consts: ['HEADS', 'LATENT', 'SLICES'],
-  grid: (c, tokens) => [c.HEADS, tokens, 1],
+  consts: ['HEADS', 'LATENT', 'SLICES', 'COLUMNS'],
+  grid: (c, tokens) => [c.HEADS, tokens, Math.ceil(c.LATENT / 4 / c.COLUMNS)],
 });
 
 /** One token: keyUp and append in one call. Segments but the first have mlaAppend. Links `matrixOf(keyUp)`. */

@@ -39,7 +39,7 @@ function runPairs(
   { T, H, K, V }: KdaSizes,
   { mixed, g }: RecurrenceBuffers,
 ) {
-  const libraries = [step];
+  const libraries = [outer, step];
   const consts = { H, K, V };
   const { L, Aqk, from_start, to_end, whole } = chunkScratch(T, { H, K });
   const outputs = { L, Aqk, from_start, to_end, whole };
@@ -52,10 +52,15 @@ async function runSolve(
   beta: Float32Array,
   L: Float32Array,
 ): Promise<Float32Array> {
-  const inputs = { beta, L };
-  const libraries = [step];
-  const out = await dispatch({ kernel, libraries, consts: { H }, inputs, outputs: {}, tokens: T });
-  return out.L!;
+  const out = await dispatch({
+    kernel,
+    libraries: [step],
+    consts: { H },
+    inputs: { beta, L },
+    outputs: { M: L.length },
+    tokens: T,
+  });
+  return out.M!;
 }
 
 /** What the scan reads beside mixed and S. */

@@ -103,8 +103,8 @@ export const kdaMutants: Mutant[] = [
   mutant(
     kdaChunkPairs,
     'a token does not read what it writes',
-    'w[0] = k.x * vec4f(1.0,',
-    'w[0] = k.x * vec4f(0.0,',
+    'k.x * vec4f(1.0, e.y,',
+    'k.x * vec4f(0.0, e.y,',
     (k) => checkKdaChunkPairs(k, some),
   ),
   mutant(
@@ -117,33 +117,40 @@ export const kdaMutants: Mutant[] = [
   mutant(
     kdaChunkPairs,
     'a key decayed at its own token, too',
-    'span(c, column + 1u, row)',
-    'span(c, column, row)',
+    'return vec4f(e.y * zw, zw, e.w, 1.0);',
+    'return vec4f(e.x * e.y * zw, e.y * zw, zw, e.w);',
     (k) => checkKdaChunkPairs(k, some),
   ),
   mutant(
     kdaChunkPairs,
     'rows past the last taken for tokens',
-    't < step.tokens && d < K',
-    'd < K',
+    'if (t < step.tokens) {',
+    'if (t < 100000u) {',
+    (k) => checkKdaChunkPairs(k, some),
+  ),
+  mutant(
+    kdaChunkPairs,
+    'of two blocks between two rows one does not decay',
+    'blocks.y * blocks.z;',
+    'blocks.y;',
     (k) => checkKdaChunkPairs(k, some),
   ),
 
   mutant(
     kdaChunkSolve,
     'write strengths left out of the inverse',
-    'strength(start + i, h) * L',
-    'L',
+    'let s = strengths(start + 4u * row, h);',
+    'let s = vec4f(1.0);',
     (k) => checkKdaChunkSolve(k, some),
   ),
   mutant(
     kdaChunkSolve,
     'write strengths left out of what is written',
-    'X[place(i, j)] * strength(start + j, h)',
-    'X[place(i, j)]',
+    'let s = strengths(start + 4u * column, h);',
+    'let s = vec4f(1.0);',
     (k) => checkKdaChunkSolve(k, some),
   ),
-  mutant(kdaChunkSolve, 'blocks below taken as they are', 'X[place(i + r, j + c)] = x;', '', (k) =>
+  mutant(kdaChunkSolve, 'blocks below taken as they are', 'X[place] = -y;', '', (k) =>
     checkKdaChunkSolve(k, some),
   ),
 

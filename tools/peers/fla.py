@@ -20,10 +20,12 @@ import statistics
 import sys
 import time
 
+sys.path.pop(0)  # this file's own folder, where `fla` would be this file
+
+import fla
 import torch
 import torch.nn.functional as F
 import triton
-import fla
 from fla.ops.kda import chunk_kda
 
 parser = argparse.ArgumentParser()
