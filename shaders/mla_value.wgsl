@@ -4,7 +4,7 @@
 //
 // Shapes  stats [HEADS, SLICES] of (top, sum)   parts [HEADS, SLICES, LATENT]   o [HEADS, VALUES]   LATENT = COLS
 //         W [HEADS VALUES, LATENT] in any matrix_* format
-// Grid    (VALUES / GROUP, HEADS): one workgroup joins its head and makes GROUP rows; a slice with sum 0 saw nothing, and its part is not read
+// Grid    (VALUES / GROUP, HEADS): one workgroup joins its head and makes GROUP rows; a slice with sum 0 saw nothing, and its part does not count
 // Links   matrix_*, sum_{tree,subgroup}
 // Oracle  test/reference/mla.ts mergeSlices, unfoldValues
 const HEADS = 32u;
@@ -15,23 +15,35 @@ const GROUP = 16u;
 @group(0) @binding(1) var<storage, read> parts: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> o: array<f32>;
 var<workgroup> context: array<vec4f, COLS / 4u>;
+var<workgroup> said: array<vec2f, SLICES>;
+
+// What slice s adds to vec4 i of its head's context. Loads of several slices are on their way at once: none waits for a branch.
+fn part(head: u32, s: u32, i: u32, top: f32) -> vec4f {
+  let slice = said[min(s, SLICES - 1u)];
+  let own = exp(slice.x - top) * parts[(head * SLICES + min(s, SLICES - 1u)) * (COLS / 4u) + i];
+  return select(vec4f(), own, s < SLICES && slice.y != 0.0);
+}
+
 @compute @workgroup_size(SUM_LANES)
 fn mla_value(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let head = group.y;
+  for (var s = lane.index; s < SLICES; s += SUM_LANES) {
+    said[s] = stats[head * SLICES + s];
+  }
+  workgroupBarrier();
   var top = -3.4e38;
   for (var s = 0u; s < SLICES; s++) {
-    top = max(top, stats[head * SLICES + s].x);
+    top = max(top, said[s].x);
+  }
+  var sum = 0.0;
+  for (var s = 0u; s < SLICES; s++) {
+    let slice = said[s];
+    sum += exp(slice.x - top) * slice.y;
   }
   for (var i = lane.index; i < COLS / 4u; i += SUM_LANES) {
-    var sum = 0.0;
     var acc = vec4f();
-    for (var s = 0u; s < SLICES; s++) {
-      let slice = stats[head * SLICES + s];
-      if (slice.y != 0.0) {
-        let scale = exp(slice.x - top);
-        sum += scale * slice.y;
-        acc += scale * parts[(head * SLICES + s) * (COLS / 4u) + i];
-      }
+    for (var s = 0u; s < SLICES; s += 4u) {
+      acc += part(head, s, i, top) + part(head, s + 1u, i, top) + part(head, s + 2u, i, top) + part(head, s + 3u, i, top);
     }
     context[i] = acc / sum;
   }

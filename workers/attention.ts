@@ -8,6 +8,12 @@ import { latentAt, QUERIES, type Scratch, SLICES } from './scratch.ts';
 import type { MlaState, Segment } from './state.ts';
 import type { MlaWeights } from './weights.ts';
 
+/** Rows that a slice of one token's attention has at least, where there are more slices than the least number. */
+const SLICE_ROWS = 64;
+
+/** So many slices are joined in the call that makes the values; more have a call of their own. */
+const FEW_SLICES = 32;
+
 /** From queries and latent rows to what the heads have read, `scratch.o`; the cache gets a row per token. */
 export function mlaAttention(
   p: Plan,
@@ -19,17 +25,16 @@ export function mlaAttention(
   s: Scratch,
 ): void {
   const HEADS = c.heads;
-  const { query, latent: LATENT } = c.mla;
+  const { query } = c.mla;
   p.linear(w.keyUp, s.query, s.latentQuery, { xToken: HEADS * query, xBatch: query });
   cache.segments.forEach((segment, i) => append(p, c, w, cache, segment, rows[i]!, s.latentRow));
-  const slices = slicesFor(p, gpu);
+  const slices = slicesFor(p, gpu, cache, rows);
   attend(p, c, cache, rows, s.query, s, slices);
-  const merged = { stats: s.stats, parts: s.parts, context: s.context };
-  p.run(K.mlaMerge, { HEADS, LATENT, SLICES: slices }, merged);
+  merge(p, c, s, slices);
   p.linear(w.valueUp, s.context, s.o);
 }
 
-/** The same for one token, whose queries and latent row are in `scratch.inputs`, in three calls where the cache has one segment. */
+/** The same for one token, whose queries and latent row are in `scratch.inputs`, in three or four calls where the cache has one segment. */
 export function mlaToken(
   p: Plan,
   gpu: Gpu,
@@ -52,8 +57,13 @@ export function mlaToken(
   const lanes = p.lanes(ownKey / 8);
   p.runMatrix(K.mlaToken, consts, inputs, w.keyUp, w.keyUp.parts[0]!, libraries, lanes);
   more.forEach((segment, i) => append(p, c, w, cache, segment, rows[i + 1]!, latentRow));
-  const slices = slicesFor(p, gpu);
+  const slices = slicesFor(p, gpu, cache, rows);
   attend(p, c, cache, rows, queries, s, slices);
+  if (slices > FEW_SLICES) {
+    merge(p, c, s, slices);
+    p.linear(w.valueUp, s.context, s.o);
+    return;
+  }
   const heads = { HEADS, VALUES, SLICES: slices, GROUP: 16 };
   const read = { stats: s.stats, parts: s.parts, o: s.o };
   p.runMatrix(
@@ -67,8 +77,12 @@ export function mlaToken(
   );
 }
 
-function slicesFor(p: Plan, gpu: Gpu): number {
-  return gpu.report.software ? 1 : p.single ? SLICES.single : SLICES.piece;
+/** As many for one token as there is room for rows, so that a long conversation fills a GPU. */
+function slicesFor(p: Plan, gpu: Gpu, cache: MlaState, rows: readonly Segment[]): number {
+  if (gpu.report.software) return 1;
+  if (!p.single) return SLICES.piece;
+  const room = rows.slice(0, cache.segments.length).reduce((sum, segment) => sum + segment.rows, 0);
+  return Math.max(SLICES.least, Math.min(SLICES.most, Math.ceil(room / SLICE_ROWS)));
 }
 
 function numbersOf(cache: MlaState): Library {
@@ -88,6 +102,13 @@ function append(
   const consts = { LATENT, SHARED, EPS: c.eps, FIRST, SEGMENT };
   const tensors = { c: latentRow, w: w.latentNorm, cache: segment };
   p.run(K.mlaAppend, consts, tensors, [p.sum, K.step, numbersOf(cache)], p.lanes(LATENT / 4));
+}
+
+/** Join the slices: `scratch.context`. */
+function merge(p: Plan, c: ModelConfig, s: Scratch, slices: number): void {
+  const { heads: HEADS, mla } = c;
+  const consts = { HEADS, LATENT: mla.latent, SLICES: slices, COLUMNS: K.mergeColumns(slices) };
+  p.run(K.mlaMerge, consts, { stats: s.stats, parts: s.parts, context: s.context });
 }
 
 /** All segments in turn, into `scratch.stats` and `scratch.parts`. */

@@ -280,10 +280,18 @@ export const mlaAttend = kernel('mla_attend', mlaAttendSource, {
   grid: (c, tokens) => [c.SLICES, Math.ceil((tokens * c.HEADS) / c.QUERIES), 1],
 });
 
+/** Vec4s of the latent that a workgroup of mlaMerge takes: few where slices are many, so that these are shared out. */
+export function mergeColumns(slices: number): number {
+  let columns = 128;
+  while (columns > 4 && 256 / columns < slices) columns /= 2;
+  return columns;
+}
+
+/** COLUMNS as `mergeColumns` says. */
 export const mlaMerge = kernel('mla_merge', mlaMergeSource, {
   binds: ['stats', 'parts', 'context'],
-  consts: ['HEADS', 'LATENT', 'SLICES'],
-  grid: (c, tokens) => [c.HEADS, tokens, 1],
+  consts: ['HEADS', 'LATENT', 'SLICES', 'COLUMNS'],
+  grid: (c, tokens) => [c.HEADS, tokens, Math.ceil(c.LATENT / 4 / c.COLUMNS)],
 });
 
 /** One token: keyUp and append in one call. Segments but the first have mlaAppend. Links `matrixOf(keyUp)`. */

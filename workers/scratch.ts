@@ -6,8 +6,8 @@ import { TILE, type Tuning } from './plan.ts';
 
 /** Most tokens of one score call, which keeps the logits of all of them. */
 export const SCORE_TOKENS = 64;
-/** Parts of each cache segment attended side by side, so that one token's few heads fill a GPU. A processor is full with one. */
-export const SLICES = { single: 32, piece: 2 };
+/** Parts of each cache segment attended side by side, so that one token's few heads fill a GPU: least and most. A piece of tokens has fewer. A processor is full with one. */
+export const SLICES = { least: 32, most: 256, piece: 2 };
 /** (token, head) pairs that one workgroup of attention takes. */
 export const QUERIES = 32;
 /** Parts of the vocabulary searched side by side. */
@@ -72,7 +72,7 @@ export function scratchFor(gpu: Gpu, c: ModelConfig, T: number) {
   const ffn = Math.max(c.denseWidth, c.moe.sharedWidth);
   const routers = c.layers.filter((l) => l.ffn === 'moe').length;
   const recurrent = c.layers.filter((l) => l.kind === 'kda').length;
-  const attended = Math.max(SLICES.single, T * SLICES.piece) * H;
+  const attended = Math.max(SLICES.most, T * SLICES.piece) * H;
   const f32 = (name: string, ...shape: number[]) => gpu.tensor('scratch', name, shape);
   return {
     step: f32('step', 4), // tokens, position

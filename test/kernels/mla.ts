@@ -1,6 +1,6 @@
 /** How the kernels of latent attention are checked; see layers.ts. */
 import type { Library } from '../../workers/link.ts';
-import { cacheF16, cacheF32, mlaMerge, outer, step } from '../../workers/kernels.ts';
+import { cacheF16, cacheF32, mergeColumns, mlaMerge, outer, step } from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
 import type { TensorType } from '../../workers/quant.ts';
 import { dispatch, randomValues } from '../gpu.ts';
@@ -170,7 +170,7 @@ export async function checkMlaAttend(
   const merged = await dispatch({
     kernel: mlaMerge,
     libraries: [],
-    consts: { HEADS: H, LATENT: L, SLICES: c.slices },
+    consts: { HEADS: H, LATENT: L, SLICES: c.slices, COLUMNS: mergeColumns(c.slices) },
     inputs: { stats, parts },
     outputs: { context: T * H * L },
     tokens: T,
@@ -192,7 +192,7 @@ export async function checkMlaMerge(
   const { context } = await dispatch({
     kernel,
     libraries: [],
-    consts: { HEADS: H, LATENT: L, SLICES: slices },
+    consts: { HEADS: H, LATENT: L, SLICES: slices, COLUMNS: mergeColumns(slices) },
     inputs: { stats, parts },
     outputs: { context: T * H * L },
     tokens: T,

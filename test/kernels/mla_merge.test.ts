@@ -14,6 +14,7 @@ test('mla_merge: one slice, many, and those that saw nothing', async () => {
     [1, []],
     [64, []],
     [64, [0, 1, 2, 63]],
+    [256, [7, 200, 255]],
     [8, [1, 2, 3, 4, 5, 6, 7]],
   ] as [number, number[]][]) {
     const c = { H: 2, L: 512, T: 2, slices, empty };
