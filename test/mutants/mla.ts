@@ -93,7 +93,10 @@ export const mlaMutants: Mutant[] = [
   value('one head’s values for all', 'block(head * VALUES + min', 'block(min'),
   value('groups but the first left out', '(group.x + 1u) * GROUP, VALUES', 'GROUP, VALUES'),
   value('slices not divided by their sum', 'acc / sum', 'acc'),
-  mutant(mlaMerge, 'slices added as they are', 'exp(slice.x - top)', '1.0', (k) =>
+  mutant(mlaMerge, 'slices added as they are', 'exp(b.top - top)', '1.0', (k) =>
+    checkMlaMerge(k, slices),
+  ),
+  mutant(mlaMerge, 'half of the shares left out', 'half > 0u', 'half > 1u', (k) =>
     checkMlaMerge(k, slices),
   ),
   mutant(mlaMerge, 'the part of a slice that saw nothing', 'slice.y != 0.0', 'true', (k) =>
