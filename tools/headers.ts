@@ -32,7 +32,6 @@ const page: Policy = {
 const embed: Policy = {
   ...page,
   'worker-src': ["'self'", 'data:'],
-  'frame-src': ["'none'"],
   'connect-src': ["'self'", 'https:'],
   'frame-ancestors': ['*'],
   'trusted-types': [...page['trusted-types']!, 'palimpsest-import'],
@@ -46,7 +45,10 @@ const examples: Policy = {
   'trusted-types': ["'none'"],
 };
 
-/** llama.cpp in a frame of the page: WebAssembly, in a worker from a blob: address, and no connection but to its own code. */
+/**
+ * llama.cpp in a frame of the page, or of the widget and so within anyone's: WebAssembly, in a worker from a blob: address,
+ * and no connection but to its own code. It speaks to a page of its own origin alone (src/cpu/frame.ts).
+ */
 const cpu: Policy = {
   'default-src': ["'none'"],
   'script-src': ["'self'", "'wasm-unsafe-eval'"],
@@ -55,7 +57,7 @@ const cpu: Policy = {
   'img-src': ["'self'"],
   'base-uri': ["'none'"],
   'form-action': ["'none'"],
-  'frame-ancestors': ["'self'"],
+  'frame-ancestors': ['*'],
   'require-trusted-types-for': ["'script'"],
   'trusted-types': ['default'],
 };

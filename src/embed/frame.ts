@@ -1,6 +1,7 @@
 /** The widget's page, inside the frame: says hello to the page around, and shows the widget. */
 import { mount } from 'svelte';
 import { startClient, startWeights } from '../client.ts';
+import { startProcessor } from '../cpu/speaker.ts';
 import '../style.css';
 import { version } from './protocol.ts';
 import { serve } from './serve.ts';
@@ -21,7 +22,10 @@ const wishes = readWishes(
 // The key is between the page around and this script.
 history.replaceState(null, '', `${location.pathname}${location.search}`);
 
-mount(Frame, { target, props: { wishes, workshop: { startWeights, startClient }, connect } });
+mount(Frame, {
+  target,
+  props: { wishes, workshop: { startWeights, startClient, startProcessor }, connect },
+});
 
 /**
  * Offer the page around a line: one message, to its exact origin, with one end of a channel. This window hears no

@@ -10,7 +10,7 @@
  */
 import { PalimpsestError } from '../../workers/protocol.ts';
 
-export const version = 1;
+export const version = 2;
 
 /** What a single message may hold, and how many may come. */
 export const limits = {
@@ -111,19 +111,24 @@ export type Call = Request['call'];
 export interface WidgetModel {
   name: string;
   parameters: number;
-  layers: number;
+  /** null where llama.cpp has the model: it does not say. */
+  layers: number | null;
   contextLimit: number;
+  /** gpu: this program, on WebGPU; cpu: llama.cpp in WebAssembly, on the processor, where there is no WebGPU. */
+  engine: 'gpu' | 'cpu';
 }
 
 export interface WidgetToken {
-  id: number;
-  position: number;
+  /** Its number and its place; null where llama.cpp writes: it tells of text alone. */
+  id: number | null;
+  position: number | null;
   text: string;
-  logprob: number;
+  logprob: number | null;
 }
 
 export interface Outcome {
   text: string;
+  /** None where llama.cpp wrote. */
   ids: number[];
   reason: 'end' | 'stop' | 'length' | 'context' | 'stopped';
   promptTokens: number;
@@ -215,6 +220,11 @@ const either =
   <A, B>(a: Read<A>, b: Read<B>): Read<A | B> =>
   (value, what) =>
     typeof value === 'string' ? b(value, what) : a(value, what);
+
+const orNull =
+  <T>(read: Read<T>): Read<T | null> =>
+  (value, what) =>
+    value === null ? null : read(value, what);
 
 const list =
   <T>(item: Read<T>, most: number): Read<T[]> =>
@@ -348,8 +358,9 @@ const answers: { [C in Call]: Read<Answers[C]> } = {
   load: record({
     name: text(200),
     parameters: between(0, 1e15),
-    layers: natural(9_999),
+    layers: orNull(natural(9_999)),
     contextLimit: natural(),
+    engine: oneOf('gpu', 'cpu'),
   }),
   generate: record({
     text: text(1e6),
@@ -368,10 +379,10 @@ const answers: { [C in Call]: Read<Answers[C]> } = {
 };
 
 const token: Read<WidgetToken> = record({
-  id,
-  position: natural(),
+  id: orNull(id),
+  position: orNull(natural()),
   text: text(1_000),
-  logprob: between(-Infinity, 0.001),
+  logprob: orNull(between(-Infinity, 0.001)),
 });
 
 /** The answer to a call. Fails: Refused. */

@@ -6,11 +6,11 @@
 import {
   PalimpsestError,
   type Loaded,
+  type LoadProgress,
   type MemoryReport,
   type Prompt,
   type Sampling,
   type Stop,
-  type Token,
 } from '../../workers/protocol.ts';
 import type { Client, Weights } from '../client.ts';
 import { toFailure, type Failure } from '../errors.ts';
@@ -19,6 +19,7 @@ import type { Memory } from '../memory.svelte.ts';
 import { advance, startProgress, type Progress } from '../progress.ts';
 import { fetchRecording } from '../replay.ts';
 import { clamp, clampSeed, greedy, ranges, type NumberSetting } from '../sampling.ts';
+import type { Elsewhere, Piece, Speaker, Told } from '../speaker.ts';
 import type {
   Answers,
   Draw,
@@ -38,7 +39,14 @@ import { recordingAddress, selectionOf, type Wishes } from './wishes.ts';
 export interface Workshop {
   startWeights: () => Weights;
   startClient: (weights: Weights) => Client;
+  /** llama.cpp on the processor, where there is no WebGPU. */
+  startProcessor: (weights: Weights) => Speaker;
 }
+
+/** Who answers, once loaded: this program on the GPU, or llama.cpp, and then why. */
+type Answerer =
+  | { kind: 'gpu'; client: Client; loaded: Loaded }
+  | { kind: 'cpu'; speaker: Speaker; elsewhere: Elsewhere; parameters: number; why: string };
 
 /** An answer in the conversation, and where its tokens begin, once that is known. */
 export interface Spoken extends WidgetTurn {
@@ -66,7 +74,7 @@ export class Widget {
   state = $state.raw<State>({ kind: 'poster' });
   turns = $state.raw<readonly Spoken[]>([]);
   writing = $state.raw(false);
-  loaded = $state.raw<Loaded | null>(null);
+  answerer = $state.raw<Answerer | null>(null);
   bytes = $state.raw<MemoryReport | null>(null);
   /** Of the weights; null while they are not known, or lie elsewhere and nobody has agreed to ask there. */
   weightBytes = $state.raw<number | null>(null);
@@ -84,7 +92,8 @@ export class Widget {
   #workshop: Workshop;
   #weights: Weights | null = null;
   #client: Client | null = null;
-  #loading: Promise<Loaded> | null = null;
+  #speaker: Speaker | null = null;
+  #loading: Promise<Answerer> | null = null;
   /** What a person wrote here is not the surrounding page's to read unasked. */
   #personWrote = false;
   #stopWanted = false;
@@ -124,8 +133,15 @@ export class Widget {
 
   destroy(): void {
     const ended = new PalimpsestError('Refused', 'The widget was closed.');
-    this.#client?.destroy(ended);
+    this.#dismiss(ended);
     this.#weights?.destroy(ended);
+  }
+
+  /** End whoever answers. */
+  #dismiss(reason: Error): void {
+    this.#client?.destroy(reason);
+    this.#speaker?.destroy(reason);
+    this.#client = this.#speaker = this.answerer = null;
   }
 
   // ------------------------------------------------------------------------------------------- model
@@ -149,8 +165,7 @@ export class Widget {
   /** Take weights from another store, before any were loaded. */
   useWeights(weights: Weights): void {
     const ended = new PalimpsestError('Refused', 'The widget changed its storage.');
-    this.#client?.destroy(ended);
-    this.#client = null;
+    this.#dismiss(ended);
     this.#weights?.destroy(ended);
     this.#weights = weights;
     this.stored = false;
@@ -165,17 +180,16 @@ export class Widget {
   /** Break off a load. Who waits for it is told so. */
   cancelLoad(): void {
     if (this.state.kind !== 'loading') return;
-    this.#client?.destroy(new PalimpsestError('Refused', 'The load was broken off in the widget.'));
-    this.#client = null;
     this.#cancelled = true;
+    this.#dismiss(new PalimpsestError('Refused', 'The load was broken off in the widget.'));
   }
 
   /** Load the model, asked by the page around: where weights must be fetched, only once the person agrees. */
-  async #loadIfAllowed(): Promise<Loaded> {
+  async #loadIfAllowed(): Promise<Answerer> {
     if (this.state.kind !== 'ready' && !this.#loading && !this.stored) {
       const size = this.weightBytes === null ? '' : `, ${formatBytes(this.weightBytes)}`;
       const agreed = await this.#ask(
-        `This page would like to run a language model here. It is fetched from ${this.wishes.source}${size}, and runs on your GPU.`,
+        `This page would like to run a language model here. It is fetched from ${this.wishes.source}${size}, and runs on your GPU, or, without WebGPU, on your processor.`,
         'Run it',
       );
       if (!agreed) throw new PalimpsestError('Refused', declined);
@@ -183,36 +197,26 @@ export class Widget {
     return this.#load();
   }
 
-  #load(): Promise<Loaded> {
-    if (this.state.kind === 'ready' && this.loaded) return Promise.resolve(this.loaded);
+  #load(): Promise<Answerer> {
+    if (this.state.kind === 'ready' && this.answerer) return Promise.resolve(this.answerer);
     return (this.#loading ??= this.#loadAnew().finally(() => (this.#loading = null)));
   }
 
-  async #loadAnew(): Promise<Loaded> {
-    const { model } = this.wishes;
+  async #loadAnew(): Promise<Answerer> {
     let progress = startProgress;
     this.state = { kind: 'loading', progress };
+    const report = (told: LoadProgress) => {
+      if (this.state.kind !== 'loading') return;
+      progress = advance(progress, told, performance.now());
+      this.state = { kind: 'loading', progress };
+    };
     try {
-      const weights = this.#shelf();
-      const client = (this.#client ??= this.#workshop.startClient(weights));
-      const loaded = await client.load(model, (report) => {
-        if (this.state.kind !== 'loading') return;
-        progress = advance(progress, report, performance.now());
-        this.state = { kind: 'loading', progress };
-      });
-      this.memory.detach();
-      await this.memory.attach(client.memory, loaded.model);
-      this.memory.lookAt(selectionOf(this.wishes.look));
-      void client.lost().then(
-        (message) => this.#fail({ name: 'DeviceLost', message }),
-        (thrown: unknown) => this.#fail(toFailure(thrown)),
-      );
-      this.loaded = loaded;
-      this.bytes = loaded.memory;
+      const answerer = await this.#findAnswerer(report);
+      this.answerer = answerer;
       this.stored = true;
       this.state = { kind: 'ready' };
       void this.#weigh();
-      return loaded;
+      return answerer;
     } catch (thrown) {
       if (this.#cancelled) this.state = { kind: 'poster' };
       else this.#fail(toFailure(thrown));
@@ -221,12 +225,47 @@ export class Widget {
     }
   }
 
+  /** The GPU, or, where the browser has no WebGPU, the processor; known before weights are fetched. */
+  async #findAnswerer(report: (p: LoadProgress) => void): Promise<Answerer> {
+    const weights = this.#shelf();
+    const client = (this.#client ??= this.#workshop.startClient(weights));
+    try {
+      await client.device();
+    } catch (thrown) {
+      // A frame without an origin may not start llama.cpp's worker.
+      if (toFailure(thrown).name !== 'NoWebGPU' || this.#cancelled || origin === 'null')
+        throw thrown;
+      return this.#loadProcessor(weights, toFailure(thrown).message, report);
+    }
+    const loaded = await client.load(this.wishes.model, report);
+    this.memory.detach();
+    await this.memory.attach(client.memory, loaded.model);
+    this.memory.lookAt(selectionOf(this.wishes.look));
+    void client.lost().then(
+      (message) => this.#fail({ name: 'DeviceLost', message }),
+      (thrown: unknown) => this.#fail(toFailure(thrown)),
+    );
+    this.bytes = loaded.memory;
+    return { kind: 'gpu', client, loaded };
+  }
+
+  async #loadProcessor(
+    weights: Weights,
+    why: string,
+    report: (p: LoadProgress) => void,
+  ): Promise<Answerer> {
+    const { model } = this.wishes;
+    this.#dismiss(new PalimpsestError('NoWebGPU', why));
+    const speaker = (this.#speaker = this.#workshop.startProcessor(weights));
+    const { parameters } = await weights.describe(model);
+    const elsewhere = await speaker.load(model, report);
+    if (!('kind' in elsewhere)) throw new Error('The processor answers as the GPU does.');
+    return { kind: 'cpu', speaker, elsewhere, parameters, why };
+  }
+
   /** Nothing is known of what the engine still holds: another is started when the model is wanted again. */
   #fail(failure: Failure): void {
-    const reason = Object.assign(new Error(failure.message), { name: failure.name });
-    this.#client?.destroy(reason);
-    this.#client = null;
-    this.loaded = null;
+    this.#dismiss(Object.assign(new Error(failure.message), { name: failure.name }));
     this.state = { kind: 'failed', failure };
     const helpless = failure.name === 'NoWebGPU' || failure.name === 'LimitTooSmall';
     if (helpless && !this.memory.recording) void this.replay('first-visit');
@@ -252,7 +291,7 @@ export class Widget {
   /** Show a recording that lies beside the page, if there is one. */
   async replay(name: string): Promise<void> {
     const recording = await fetchRecording(recordingAddress(name)).catch(() => null);
-    if (!recording || this.state.kind === 'ready') return;
+    if (!recording || this.answerer?.kind === 'gpu') return;
     this.memory.replay(recording);
     this.memory.lookAt(selectionOf(this.wishes.look));
   }
@@ -281,7 +320,7 @@ export class Widget {
     this.turns = [];
     this.draft = this.wishes.prompt;
     this.#personWrote = false;
-    await this.#client?.reset();
+    await (this.#client ?? this.#speaker)?.reset();
   }
 
   async generate(
@@ -310,7 +349,7 @@ export class Widget {
   }
 
   async #answer(prompt: string, draw: Draw, tell: (token: WidgetToken) => void): Promise<Outcome> {
-    const client = this.#client!;
+    const answerer = this.answerer!;
     const sampling = samplingOf(draw);
     const said: Spoken = { role: 'user', content: prompt, first: null, grows: false };
     const asked = [...this.turns, said];
@@ -321,28 +360,26 @@ export class Widget {
     };
     this.#stopWanted = false;
     show({});
+    // A recording gives way to what is asked; nobody looks into llama.cpp.
+    if (answerer.kind === 'cpu') this.memory.detach();
     this.memory.live = true;
     this.memory.selectToken(null);
-    const take = (token: Token) => {
-      show({ content: reply.content + token.text, first: reply.first ?? token.position });
-      const { id, position, text, logprob } = token;
-      tell({ id, position, text, logprob: Math.min(0, logprob) });
+    const take = ({ id, position, text, logprob }: Piece) => {
+      show({ content: reply.content + text, first: reply.first ?? position });
+      tell({ id, position, text, logprob: logprob === null ? null : Math.min(0, logprob) });
     };
     try {
-      let stop = await client.generate(await this.#promptOf(client, asked), sampling, take);
-      // Held because nobody could see it, not stopped: it goes on from where it was.
-      while (stop.reason === 'stopped' && !this.#stopWanted && (await this.#seen())) {
-        const left = sampling.maxTokens - stop.ids.length;
-        if (left < 1) {
-          stop = { ...stop, reason: 'length' };
-          break;
-        }
-        const rest = await client.memory.proceed({ ...sampling, maxTokens: left }, take);
-        stop = { ...rest, ids: [...stop.ids, ...rest.ids], text: stop.text + rest.text };
-        stop.promptIds = stop.promptIds.slice(0, stop.promptIds.length - stop.ids.length);
-      }
-      this.bytes = stop.memory;
-      show({ content: stop.text, ids: stop.ids, grows: false });
+      const stop =
+        answerer.kind === 'gpu'
+          ? await this.#write(answerer, asked, sampling, take)
+          : await this.#tell(
+              answerer.speaker,
+              toldPromptOf(asked, answerer.elsewhere),
+              sampling,
+              take,
+            );
+      const ids = 'ids' in stop ? stop.ids : [];
+      show({ content: stop.text, ...('ids' in stop && { ids }), grows: false });
       return outcomeOf(stop, sampling);
     } catch (thrown) {
       if (reply.content === '') this.turns = this.turns.slice(0, -2);
@@ -353,22 +390,49 @@ export class Widget {
     }
   }
 
-  /** What the model reads: through its chat template, or, where it has none, one text after the other. */
-  async #promptOf(client: Client, turns: readonly Spoken[]): Promise<Prompt> {
-    if (this.loaded?.model.mode === 'chat') {
-      return {
-        kind: 'chat',
-        turns: turns.map(({ role, content, ids }) => ({ role, content, ...(ids && { ids }) })),
-      };
+  /** An answer of the engine's on the GPU. */
+  async #write(
+    { client, loaded }: Extract<Answerer, { kind: 'gpu' }>,
+    asked: readonly Spoken[],
+    sampling: Sampling,
+    take: (piece: Piece) => void,
+  ): Promise<Stop> {
+    const prompt = await promptOf(client, asked, loaded);
+    let stop = await client.generate(prompt, sampling, take);
+    // Held because nobody could see it, not stopped: it goes on from where it was.
+    while (stop.reason === 'stopped' && !this.#stopWanted && (await this.#seen())) {
+      const left = sampling.maxTokens - stop.ids.length;
+      if (left < 1) {
+        stop = { ...stop, reason: 'length' };
+        break;
+      }
+      const rest = await client.memory.proceed({ ...sampling, maxTokens: left }, take);
+      stop = { ...rest, ids: [...stop.ids, ...rest.ids], text: stop.text + rest.text };
+      stop.promptIds = stop.promptIds.slice(0, stop.promptIds.length - stop.ids.length);
     }
-    // Answers go in as the tokens they were written as: their text might be cut into others.
-    const prefix = await client.tokenize({ kind: 'raw', text: '' });
-    const ids = [...prefix];
-    for (const { content: text, ids: written } of turns) {
-      const tokens = written ?? (await client.tokenize({ kind: 'raw', text })).slice(prefix.length);
-      ids.push(...tokens);
+    this.bytes = stop.memory;
+    return stop;
+  }
+
+  /** An answer of llama.cpp's. One that was held is asked for again, and what was told is not told twice. */
+  async #tell(
+    speaker: Speaker,
+    prompt: Prompt,
+    sampling: Sampling,
+    take: (piece: Piece) => void,
+  ): Promise<Told> {
+    let toldLength = 0;
+    for (;;) {
+      let heardLength = 0;
+      const stop = (await speaker.generate(prompt, sampling, (piece) => {
+        const text = piece.text.slice(Math.max(0, toldLength - heardLength));
+        heardLength += piece.text.length;
+        if (text === '') return;
+        toldLength = heardLength;
+        take({ ...piece, text });
+      })) as Told;
+      if (stop.reason !== 'stopped' || this.#stopWanted || !(await this.#seen())) return stop;
     }
-    return { kind: 'ids', ids };
   }
 
   /** End the answer that is being written, or the wish for it. */
@@ -376,7 +440,7 @@ export class Widget {
     this.#stopWanted = true;
     this.question?.answer(false);
     this.#release();
-    this.#client?.stop();
+    (this.#client ?? this.#speaker)?.stop();
     while (this.writing) await new Promise((resolve) => setTimeout(resolve, 20));
   }
 
@@ -385,7 +449,7 @@ export class Widget {
     this.#held = hidden;
     if (hidden) {
       this.memory.pause();
-      if (this.writing) this.#client?.stop();
+      if (this.writing) (this.#client ?? this.#speaker)?.stop();
     } else this.#release();
   }
 
@@ -397,13 +461,14 @@ export class Widget {
   // ------------------------------------------------------------------------------- the page's requests
 
   async load(): Promise<WidgetModel> {
-    const { model } = await this.#loadIfAllowed();
-    const { name, parameters, layers, contextLimit } = model;
+    const answerer = await this.#loadIfAllowed();
+    const known = answerer.kind === 'gpu' ? answerer.loaded.model : answerer.elsewhere;
     return {
-      name: name.slice(0, 200),
-      parameters,
-      layers: layers.length,
-      contextLimit: Math.min(contextLimit, 0xffffffff),
+      name: known.name.slice(0, 200),
+      parameters: answerer.kind === 'gpu' ? answerer.loaded.model.parameters : answerer.parameters,
+      layers: 'layers' in known ? known.layers.length : null,
+      contextLimit: Math.min(known.contextLimit ?? 0, 0xffffffff),
+      engine: answerer.kind,
     };
   }
 
@@ -479,7 +544,39 @@ export function samplingOf(draw: Draw): Sampling {
   return sampling;
 }
 
-function outcomeOf(stop: Stop, { seed }: Sampling): Outcome {
-  const { text, ids, reason, promptIds, firstTokenMs, decodeMs } = stop;
-  return { text, ids, reason, promptTokens: promptIds.length, firstTokenMs, decodeMs, seed };
+/** What the GPU's model reads: through its chat template, or, where it has none, one text after the other. */
+async function promptOf(
+  client: Client,
+  turns: readonly Spoken[],
+  { model }: Loaded,
+): Promise<Prompt> {
+  if (model.mode === 'chat') return chatOf(turns);
+  // Answers go in as the tokens they were written as: their text might be cut into others.
+  const prefix = await client.tokenize({ kind: 'raw', text: '' });
+  const ids = [...prefix];
+  for (const { content: text, ids: written } of turns) {
+    const tokens = written ?? (await client.tokenize({ kind: 'raw', text })).slice(prefix.length);
+    ids.push(...tokens);
+  }
+  return { kind: 'ids', ids };
+}
+
+/** What llama.cpp reads, likewise. */
+function toldPromptOf(turns: readonly Spoken[], { mode }: Elsewhere): Prompt {
+  if (mode === 'chat') return chatOf(turns);
+  return { kind: 'raw', text: turns.map(({ content }) => content).join('') };
+}
+
+function chatOf(turns: readonly Spoken[]): Prompt {
+  return {
+    kind: 'chat',
+    turns: turns.map(({ role, content, ids }) => ({ role, content, ...(ids && { ids }) })),
+  };
+}
+
+function outcomeOf(stop: Stop | Told, { seed }: Sampling): Outcome {
+  const { text, reason, firstTokenMs, decodeMs } = stop;
+  const [ids, promptTokens] =
+    'ids' in stop ? [stop.ids, stop.promptIds.length] : [[], stop.promptTokens];
+  return { text, ids, reason, promptTokens, firstTokenMs, decodeMs, seed };
 }

@@ -258,19 +258,33 @@ describe('in an article of another site', () => {
     expect(faults).toEqual([]);
   });
 
-  test('a recording plays without WebGPU and without weights', async () => {
+  test('without WebGPU a recording plays without weights, and llama.cpp answers as float64 does and says so', async () => {
     const without = await openBrowserWithoutGpu();
     try {
-      await open(element('replay="short" view="memory"'), without);
+      await open(element(`replay="short" view="memory" ${plain}`), without);
       const inside = await frame();
       await inside.getByText(/^A recording of/).waitFor();
       await expect.poll(() => inside.locator('canvas').count()).toBeGreaterThan(1);
       expect(weightsAsked()).toEqual([]);
-      const loading = ending('widget.load()', 20_000);
+      const loading = ending('widget.load()', 40_000);
       await button(inside, 'Run it').click();
-      expect(await loading).toMatch(/^NoWebGPU: /);
+      expect(JSON.parse(await loading)).toMatchObject({ engine: 'cpu', layers: null });
       expect(await inside.getByText(/^A recording of/).count()).toBe(1);
-      expect(weightsAsked()).toEqual([]);
+      const seen = await withWidget(async (widget, said) => {
+        const generation = widget.generate(said, { maxTokens: 12 });
+        let text = '';
+        for await (const token of generation) text += token.text;
+        const outcome = await generation.outcome;
+        return { text, outcome, turns: (await widget.snapshot()).turns };
+      }, prompt);
+      expect(exact.startsWith(seen.text)).toBe(true);
+      expect(seen.outcome).toMatchObject({ text: seen.text, ids: [], reason: 'length' });
+      expect(seen.turns.map(({ content }) => content)).toEqual([prompt, seen.text]);
+      await inside.getByText(/without WebGPU: this computer’s processor.*llama\.cpp/).waitFor();
+      expect(await inside.getByRole('log').textContent()).toContain(seen.text);
+      await button(inside, 'Watch a recording of one that is').click();
+      await inside.getByText(/^A recording of/).waitFor();
+      expect(faults).toEqual([]);
     } finally {
       await without.close();
     }
@@ -354,7 +368,7 @@ describe('a hostile page around', () => {
       const { port1 } = new MessageChannel();
       const messages: [unknown, Transferable[]?][] = [
         [request],
-        [{ palimpsest: 'hello', version: 1, key: known }, [port1]],
+        [{ palimpsest: 'hello', version: 2, key: known }, [port1]],
         [{ ...request, call: 'theme', theme: 'dark' }],
         [JSON.parse('{"__proto__":{"polluted":true},"call":"load","id":1}')],
         ['x'.repeat(5e6)],
@@ -478,7 +492,7 @@ describe('a hostile page in the frame', () => {
 
   test('another version is told as such', async () => {
     await open(hostile('otherVersion'));
-    expect(await ending('widget.load()')).toMatch(/^Refused: The widget speaks version 2/);
+    expect(await ending('widget.load()')).toMatch(/^Refused: The widget speaks version 3/);
   });
 
   test('a hello said twice is heard once', async () => {

@@ -31,7 +31,13 @@ const snapshot: Snapshot = {
   draw: { seed: 7, temperature: 0.5 },
   look: { view: 'memory', layer: 3, head: 'median', token: 'newest' },
 };
-const model = { name: 'tiny', parameters: 1000, layers: 4, contextLimit: 64 };
+const model = {
+  name: 'tiny',
+  parameters: 1000,
+  layers: 4,
+  contextLimit: 64,
+  engine: 'gpu' as const,
+};
 const outcome: Answers['generate'] = {
   text: 'You.',
   ids: [1],

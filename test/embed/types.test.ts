@@ -9,7 +9,7 @@ const sound = `
   const same: PalimpsestModel = widget;
   const { contextLimit } = await widget.load();
   const generation: Generation = same.generate('Why?', { seed: 1, maxTokens: contextLimit });
-  for await (const { text, logprob } of generation) console.log(text.length, logprob + 1);
+  for await (const { text, logprob } of generation) console.log(text.length, (logprob ?? 0) + 1);
   const outcome: Outcome = await generation.outcome;
   if (outcome.reason === 'length') await widget.stop();
   const snapshot: Snapshot = await widget.snapshot();
