@@ -3,8 +3,8 @@
  *
  *   node tools/run.mjs soakMemory [--model palimpsest-150m | FILE.gguf] [--tokens 2000] [--answer 200]
  *
- * The built page in a browser. First the tiny model writes `answer` tokens with the default panel open: tasks of the main
- * thread of 50 ms and more, and the time between frames. Then a text of `tokens` tokens is recorded with all views open:
+ * The built page in a browser. First the tiny model writes `answer` tokens with the default panel open, and Chromium's trace
+ * tells: tasks of the main thread of 50 ms and more, and what became of each frame. Then a text of `tokens` tokens is recorded with all views open:
  * bytes of the page and its workers, ArrayBuffers included, after a collection (the debugger's Runtime.getHeapUsage), and
  * of what the recording holds on the GPU, as the page shows it. Ends with a failure above 300 MB. Times are of this machine and its
  * adapter; on a software adapter the page shares its cores with the GPU's work.
@@ -23,6 +23,7 @@ import {
 } from '../workers/config.ts';
 import { openGguf } from '../workers/gguf.ts';
 import { modelSources } from './nodeEngine.ts';
+import { traced } from './trace.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -59,34 +60,25 @@ async function measureTasks(by: Browser): Promise<void> {
   await longestAnswer(page, 1);
   await send(page, 'On a page');
   await longestAnswer(page, Number(options.answer));
+  // A frame is asked for at every beat, so that each one that fails to come is seen.
   await page.evaluate(() => {
-    const seen = { tasks: [] as number[], frames: [] as number[] };
-    Object.assign(window, { seen });
-    new PerformanceObserver((list) => {
-      for (const { duration } of list.getEntries()) seen.tasks.push(duration);
-    }).observe({ type: 'longtask' });
-    let last = performance.now();
-    const frame = (nowMs: number) => {
-      seen.frames.push(nowMs - last);
-      last = nowMs;
-      requestAnimationFrame(frame);
-    };
-    requestAnimationFrame(frame);
+    const next = () => requestAnimationFrame(next);
+    next();
   });
-  await send(page, '');
+  const { seconds, tasks, frames, apartMs } = await traced(by, page, () => send(page, ''));
   const written = Number(await slider(page).getAttribute('aria-valuemax')) + 1;
-  const { tasks, frames } = await page.evaluate(
-    () => (window as unknown as { seen: { tasks: number[]; frames: number[] } }).seen,
-  );
-  frames.sort((a, b) => a - b);
-  const at = (share: number) => (frames[Math.floor(share * (frames.length - 1))] ?? 0).toFixed(1);
-  const longest = Math.max(0, ...tasks);
+  const longest = tasks[0]!;
+  const long = tasks.filter(({ ms }) => ms >= 50);
+  const workMs = tasks.reduce((sum, task) => sum + task.workMs, 0);
+  const at = (share: number) => (apartMs[Math.floor(share * (apartMs.length - 1))] ?? 0).toFixed(1);
   console.log(
-    `${options.answer} tokens (${written} in all) with the default panel open: ${tasks.length} tasks of 50 ms and more on the main thread` +
-      `${tasks.length > 0 ? `, the longest ${longest.toFixed(0)} ms` : ''}; ${frames.length} frames, ` +
-      `${at(0.5)} ms apart in the median, ${at(0.95)} ms at the 95th percentile`,
+    `${options.answer} tokens (${written} in all) with the default panel open, ${seconds.toFixed(1)} s of Chromium's trace\n` +
+      `  main thread: ${tasks.length} tasks, ${(workMs / 10 / seconds).toFixed(0)} % of a core; ${long.length} of 50 ms and more; ` +
+      `the longest ${longest.ms.toFixed(1)} ms, of it ${longest.workMs.toFixed(1)} ms of work\n` +
+      `  frames: ${[...frames].map(([state, count]) => `${count} ${state.toLowerCase().replaceAll('_', ' ')}`).join(', ')}; ` +
+      `drawn ${at(0.5)} ms apart in the median, ${at(0.95)} ms at the 95th percentile`,
   );
-  if (tasks.length > 0 || written < Number(options.answer)) process.exitCode = 1;
+  if (long.length > 0 || written < Number(options.answer)) process.exitCode = 1;
   await context.close();
 }
 
