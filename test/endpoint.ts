@@ -10,7 +10,11 @@ export type ServerDialect = 'vllm' | 'llamacpp';
 export interface Answer {
   /** The answer's tokens as texts. */
   tokens?: string[];
-  finish?: 'stop' | 'length' | 'content_filter';
+  finish?: 'stop' | 'length' | 'content_filter' | 'abort';
+  /** What the server's parser took for thinking, before the tokens. */
+  thoughts?: string[];
+  /** Comments in the stream, as a server or a proxy sends them to keep the line open. */
+  comments?: boolean;
   /** The stop text that was met. */
   met?: string;
   /** An error instead of an answer. */
@@ -94,7 +98,16 @@ export async function openEndpoint(dialect: ServerDialect, key = ''): Promise<En
   }
 
   function play(reply: ServerResponse, raw: boolean): void {
-    const { tokens = [], error, cutAfter, silentAfter, errorInside, hang } = state.next;
+    const {
+      tokens = [],
+      thoughts = [],
+      comments,
+      error,
+      cutAfter,
+      silentAfter,
+      errorInside,
+      hang,
+    } = state.next;
     if (error) {
       for (const [name, value] of Object.entries(error.headers ?? {})) reply.setHeader(name, value);
       send(reply, error.status, error.body);
@@ -115,9 +128,23 @@ export async function openEndpoint(dialect: ServerDialect, key = ''): Promise<En
       model: 'kimi-linear',
     };
     if (!raw) {
-      say({ ...head, choices: [choiceOf({ role: 'assistant', content: '' }, null, null)] });
+      // vllm/entrypoints/openai/chat_completion/serving.py; llama.cpp, tools/server/server-task.cpp.
+      const content = dialect === 'vllm' ? '' : null;
+      say({ ...head, choices: [choiceOf({ role: 'assistant', content }, null, null)] });
     }
-    const most = Math.min(cutAfter ?? Infinity, silentAfter ?? Infinity, tokens.length);
+    for (const thought of thoughts) {
+      if (comments) reply.write(': ping\n\n');
+      const named = dialect === 'vllm' ? { reasoning: thought } : { reasoning_content: thought };
+      say({ ...head, choices: [choiceOf(named, null, null)] });
+    }
+    if (comments) reply.write(':\n\n');
+    const whole = cutAfter === undefined && silentAfter === undefined && !hang;
+    const most = Math.min(
+      cutAfter ?? Infinity,
+      silentAfter ?? Infinity,
+      // vLLM's last token comes with the word on how it ended.
+      tokens.length - (whole && lastComesLate(raw) ? 1 : 0),
+    );
     tokens.slice(0, most).forEach((token, index) => {
       if (raw) say({ ...head, choices: [rawChoiceOf(token, index)] });
       else say({ ...head, choices: [choiceOf({ content: token }, chatLogprobs(token, index))] });
@@ -135,6 +162,12 @@ export async function openEndpoint(dialect: ServerDialect, key = ''): Promise<En
     reply.end(silentAfter === undefined ? 'data: [DONE]\n\n' : '');
   }
 
+  function lastComesLate(raw: boolean): boolean {
+    const { tokens = [], finish, errorInside } = state.next;
+    const ends = finish === 'length' && errorInside === undefined;
+    return dialect === 'vllm' && !raw && ends && tokens.length > 0;
+  }
+
   function finish(say: (chunk: unknown) => void, head: object, raw: boolean): void {
     const { tokens = [], finish = 'stop', met } = state.next;
     const usage = {
@@ -143,9 +176,17 @@ export async function openEndpoint(dialect: ServerDialect, key = ''): Promise<En
       total_tokens: 11 + tokens.length,
       prompt_tokens_details: { cached_tokens: 4 },
     };
+    const late = lastComesLate(raw);
+    const index = tokens.length - 1;
+    // The end's own token has a probability and no text.
+    const end = { token: '<|im_end|>', logprob: -0.01, bytes: [], top_logprobs: [] };
     const last = raw
       ? { text: '', index: 0, finish_reason: finish, logprobs: null }
-      : choiceOf({}, null, finish);
+      : dialect === 'llamacpp'
+        ? choiceOf({}, null, finish)
+        : late
+          ? choiceOf({ content: tokens[index] }, chatLogprobs(tokens[index]!, index), finish)
+          : choiceOf({ content: '' }, { content: [end] }, finish);
     if (dialect === 'vllm') {
       say({ ...head, choices: [{ ...last, stop_reason: met ?? null }] });
       say({ ...head, choices: [], usage });

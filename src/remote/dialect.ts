@@ -117,7 +117,13 @@ export function servedOf(listed: Listed): Served {
 interface Chunk {
   choices?: {
     text?: string;
-    delta?: { content?: string | null };
+    /** What a server's parser took for thinking has a name of its own: llama.cpp's and vLLM's, and vLLM's of late. */
+    delta?: {
+      content?: string | null;
+      reasoning_content?: string | null;
+      reasoning?: string | null;
+    };
+    /** Some say '' where others say null: not ended. */
     finish_reason?: string | null;
     /** vLLM: the stop text that was met, or null at the model's own end. SGLang: matched_stop. */
     stop_reason?: string | number | null;
@@ -143,9 +149,20 @@ interface RawLogprobs {
  * The pieces that a chunk brings: one a token where probabilities are told, else one a chunk. A token of an unfinished
  * character is text to nobody: the chunk's own text is what is written, and its tokens are told apart.
  */
-function piecesOf(choice: NonNullable<Chunk['choices']>[number]): { text: string; told: Piece[] } {
-  const text = choice.delta?.content ?? choice.text ?? '';
-  const { logprobs } = choice;
+function piecesOf(
+  choice: NonNullable<Chunk['choices']>[number],
+  thinking: boolean,
+): { text: string; told: Piece[]; thinks: boolean } {
+  const { logprobs, delta } = choice;
+  const said = delta?.content ?? choice.text ?? '';
+  const thought = delta?.reasoning_content ?? delta?.reasoning ?? '';
+  // Thinking is written as models write it who are read without a parser, so that nothing is kept from the reader.
+  const thinks = said === '' && (thought !== '' || thinking);
+  const text =
+    (thought !== '' && !thinking ? '<think>' : '') +
+    thought +
+    (said !== '' && (thinking || thought !== '') ? '</think>' : '') +
+    said;
   const piece = (text: string, logprob: number | null, candidates: Piece['candidates']): Piece => ({
     id: null,
     position: null,
@@ -156,6 +173,7 @@ function piecesOf(choice: NonNullable<Chunk['choices']>[number]): { text: string
   if (logprobs && 'tokens' in logprobs) {
     return {
       text,
+      thinks,
       told: logprobs.tokens.map((token, i) => {
         const best = Object.entries(logprobs.top_logprobs?.[i] ?? {});
         return piece(
@@ -173,7 +191,7 @@ function piecesOf(choice: NonNullable<Chunk['choices']>[number]): { text: string
       (top_logprobs ?? []).map(({ token, logprob }) => ({ text: token, logprob })),
     ),
   );
-  return { text, told };
+  return { text, told, thinks };
 }
 
 /**
@@ -188,6 +206,7 @@ export function hear(sampling: Sampling, now: () => number, onPiece: (p: Piece) 
   let written = 0;
   let finish: string | null = null;
   let metStop = false;
+  let thinking = false;
   let usage: Chunk['usage'] = null;
   let timings: Chunk['timings'];
   const pieces: Piece[] = [];
@@ -206,12 +225,13 @@ export function hear(sampling: Sampling, now: () => number, onPiece: (p: Piece) 
       timings = chunk.timings ?? timings;
       const choice = chunk.choices?.[0];
       if (!choice) return;
-      finish = choice.finish_reason ?? finish;
       if (choice.finish_reason) {
+        finish = choice.finish_reason;
         const met = choice.stop_reason ?? choice.matched_stop;
         metStop = typeof met === 'string' && sampling.stop.includes(met);
       }
-      const { text: part, told } = piecesOf(choice);
+      const { text: part, told, thinks } = piecesOf(choice, thinking);
+      thinking = thinks;
       pieces.push(...told);
       if (part === '') return;
       lastMs = now();
@@ -254,6 +274,12 @@ function reasonOf(
     throw new PalimpsestError(
       'RemoteFailed',
       `The endpoint’s content filter ended the answer after ${tokens} tokens. Ask otherwise.`,
+    );
+  }
+  if (finish === 'abort' || finish === 'error') {
+    throw new PalimpsestError(
+      'RemoteFailed',
+      `The endpoint itself ended the answer after ${tokens} tokens (“${finish}”). Look into its log, and ask again.`,
     );
   }
   return metStop ? 'stop' : 'end';

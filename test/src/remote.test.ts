@@ -76,7 +76,10 @@ describe.each<ServerDialect>(['vllm', 'llamacpp'])('in the dialect of %s', (dial
       contextUsed: 16,
       prefillMs: dialect === 'vllm' ? 0 : 12.5,
     });
-    expect(told.pieces.map(({ logprob }) => logprob)).toEqual(tokens.map((_, i) => logprobOf(i)));
+    // vLLM tells the probability of the end's own token, too.
+    expect(told.pieces).toHaveLength(tokens.length + (dialect === 'vllm' ? 1 : 0));
+    const written = told.pieces.slice(0, tokens.length);
+    expect(written.map(({ logprob }) => logprob)).toEqual(tokens.map((_, i) => logprobOf(i)));
     expect(told.pieces[0]?.candidates).toEqual([
       { text: 'No', logprob: -0.25 },
       { text: 'other', logprob: -1.25 },
@@ -149,6 +152,14 @@ describe.each<ServerDialect>(['vllm', 'llamacpp'])('in the dialect of %s', (dial
     expect(pieces.map(({ text }) => text)).toEqual(tokens.slice(0, 3));
   });
 
+  test('what the server took for thinking is written, too, and comments are nothing', async () => {
+    await start(dialect, { tokens, thoughts: ['Let me', ' see.'], comments: true });
+    const { told, pieces } = await answer();
+    expect(told.text).toBe(`<think>Let me see.</think>${tokens.join('')}`);
+    expect(pieces.map(({ text }) => text).join('')).toBe(told.text);
+    expect(told.reason).toBe('end');
+  });
+
   test('an error in the middle of a stream is told in its own words', async () => {
     await start(dialect, { tokens, errorInside: 'EngineCore died' });
     await expect(answer()).rejects.toMatchObject({
@@ -166,6 +177,18 @@ test('a stop text that the server says it met, and a context that ran out, are t
   expect((await answer(chat, { ...greedy, maxTokens: 50 })).told.reason).toBe('context');
   server.next = { tokens, finish: 'content_filter' };
   await expect(answer()).rejects.toMatchObject({ name: 'RemoteFailed' });
+  server.next = { tokens, finish: 'abort' };
+  await expect(answer()).rejects.toThrow(/itself ended the answer after 5 tokens/);
+});
+
+test('where others say null, one server says nothing in quotes: its answer has not ended', async () => {
+  const chunk = (content: string, finish_reason: string) => ({
+    choices: [{ index: 0, delta: { content }, finish_reason }],
+  });
+  await start('vllm', { recorded: [chunk('No', ''), chunk(', 123', '')] });
+  await expect(answer()).rejects.toThrow(/broke off after 2 tokens/);
+  server.next = { recorded: [chunk('No', ''), chunk('.', 'stop')] };
+  expect((await answer()).told).toMatchObject({ text: 'No.', reason: 'end' });
 });
 
 describe('errors in words', () => {
