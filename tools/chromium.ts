@@ -71,12 +71,16 @@ export interface ChromiumLaunch {
 
 /**
  * The browser of the tests: `PALIMPSEST_CHROMIUM` (a path) if set, the one that came through npm on Linux x64, an
- * installed Chrome elsewhere. Fails with an Error that names the system libraries it misses and how to get them.
+ * installed Chrome elsewhere; with the switches of `PALIMPSEST_CHROMIUM_FLAGS`, which take the place of the same ones here.
+ * Fails with an Error that names the system libraries it misses and how to get them.
  */
 export function chromiumLaunch(): ChromiumLaunch {
   // Chromium spells out zeros for all workgroup memory, which costs SwiftShader's compiler half a minute for a whole model.
   // Kernels write it before they read it (test/gpu.ts).
-  const args = ['--enable-unsafe-webgpu', '--enable-dawn-features=disable_workgroup_init'];
+  const own = ['--enable-unsafe-webgpu', '--enable-dawn-features=disable_workgroup_init'];
+  const flags = (process.env.PALIMPSEST_CHROMIUM_FLAGS ?? '').split(/\s+/).filter(Boolean);
+  const named = new Set(flags.map((flag) => flag.split('=')[0]));
+  const args = [...own.filter((flag) => !named.has(flag.split('=')[0])), ...flags];
   const env = { ...process.env };
   const chosen = process.env.PALIMPSEST_CHROMIUM;
   if (chosen !== undefined) {

@@ -17,6 +17,8 @@ export type Files = Record<string, string | Uint8Array>;
 export interface SiteOptions {
   /** Served before, and besides, the built page. */
   files?: Files;
+  /** Where the built page lies on this disk; the tests' own unless said otherwise. */
+  built?: string;
   /** The folder of the site in which the built page lies: "/" unless said otherwise. */
   folder?: string;
   /** Sent with every answer, besides what is published with the built page's files. */
@@ -39,7 +41,8 @@ export interface Site {
 const open = { 'Access-Control-Allow-Origin': '*' };
 
 export async function openSite(options: SiteOptions = {}): Promise<Site> {
-  const { files = {}, folder = '/', headers = {}, meddle = () => false } = options;
+  const { files = {}, built = builtFolder, folder = '/', headers = {} } = options;
+  const { meddle = () => false } = options;
   const requested: string[] = [];
   const server = createServer((request, reply) => {
     const { pathname } = new URL(request.url ?? '/', 'http://site');
@@ -49,7 +52,7 @@ export async function openSite(options: SiteOptions = {}): Promise<Site> {
     /** From the built page's own folder on. */
     const own = (whole: string) => `/${whole.slice(folder.length)}`;
     const ofTest = Object.hasOwn(files, path);
-    const bytes = ofTest ? Buffer.from(files[path]) : builtFile(own(path));
+    const bytes = ofTest ? Buffer.from(files[path]) : builtFile(built, own(path));
     const sent = { ...(ofTest ? open : headersOf(own(pathname))), ...headers };
     for (const [name, value] of Object.entries(sent)) reply.setHeader(name, value);
     answer(request, reply, path, bytes);
@@ -89,9 +92,9 @@ export function modelFiles(
   return { [`${folder}manifest.json`]: JSON.stringify(manifest), [`${folder}${file}`]: bytes };
 }
 
-function builtFile(path: string): Buffer | undefined {
-  const file = join(builtFolder, decodeURIComponent(path));
-  const inside = file.startsWith(builtFolder);
+function builtFile(built: string, path: string): Buffer | undefined {
+  const file = join(built, decodeURIComponent(path));
+  const inside = file.startsWith(built);
   return inside && statSync(file, { throwIfNoEntry: false })?.isFile()
     ? readFileSync(file)
     : undefined;
