@@ -1,5 +1,6 @@
 /** The library of weights as a browser's worker has it: the network, the disk, the clock and the locks of this place. */
 import { transfer } from 'comlink';
+import { commonStorage } from './common.ts';
 import { Library } from './library.ts';
 import { diskShelf } from './store.ts';
 import { limits, type Clock, type Locks } from './transfer.ts';
@@ -47,6 +48,7 @@ const world = {
   clock,
   locks,
   random: () => Math.random(),
+  common: commonStorage(navigator),
   estimate: () => navigator.storage.estimate().catch(() => ({})),
   persisted: () => navigator.storage.persisted().catch(() => false),
 };

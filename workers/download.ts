@@ -7,6 +7,7 @@
  * A server that knows no ranges is asked once for the whole shard, and what is there already is skipped. What is made here,
  * from a checkpoint, comes the same way but for the server.
  */
+import { takeCommon } from './common.ts';
 import { PalimpsestError, type ErrorName } from './protocol.ts';
 import { Sha256, sha256 } from './sha256.ts';
 import { freeBytes, piecesOf, type ModelRecord, type Piece, type Store } from './store.ts';
@@ -86,6 +87,8 @@ export class Download {
   #replaced = new Set<number>();
   /** Shards of several pieces that arrived with a wrong hash once. */
   #damaged = new Set<number>();
+  /** Pieces that the common storage was asked for, and whether it had them. */
+  #common = new Map<number, boolean>();
   /** Times that a piece arrived with a wrong hash. */
   #wrong = new Map<number, number>();
   /** Joining takes two pieces of memory, so it is done one at a time. */
@@ -404,6 +407,12 @@ export class Download {
       return this.#attempt(missing, gained, signal);
     }
     const { make } = this.#source;
+    if (!make && haveBytes === 0 && !this.#common.has(first)) {
+      const { common } = this.#world;
+      const has = await takeCommon(common, pieces[first]!, store, this.#limits.partBytes);
+      this.#common.set(first, has);
+      if (has) return this.#attempt(missing, gained, signal);
+    }
     return make
       ? this.#make(make, first, haveBytes, signal)
       : this.#pour(missing, haveBytes, gained, signal);
@@ -578,6 +587,8 @@ export class Download {
       const expected = this.#sealed(piece.shard) && known !== null ? known : hash;
       if (hash === expected) {
         await store.putPiece(record.model, piece, hash, whole, this.#world.clock.now());
+        const { common } = this.#world;
+        if (piece.stated && !this.#common.get(number)) void common?.write(hash, whole);
         freeBytes(whole);
         this.#arrived(number);
         return;

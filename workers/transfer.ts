@@ -1,6 +1,7 @@
 /**
  * Asking a server for a range of a file, and asking again: what each answer means, how long to wait, when to give up.
  */
+import type { CommonStorage } from './common.ts';
 import { PalimpsestError } from './protocol.ts';
 
 /** Time, so that tests need not wait. */
@@ -27,6 +28,8 @@ export interface World {
   locks: Locks;
   /** Uniform in [0, 1): keeps the retries of many from falling together. */
   random(): number;
+  /** Files that sites have in common; null where the browser has no place for them. */
+  common: CommonStorage | null;
   estimate(): Promise<StorageEstimate>;
   persisted(): Promise<boolean>;
 }

@@ -1,5 +1,6 @@
 /** Models on a fault server, and tabs that load them: one store, one set of locks and one clock for all tabs. */
 import { createHash } from 'node:crypto';
+import type { CommonStorage } from '../../workers/common.ts';
 import { Library } from '../../workers/library.ts';
 import type { Shard } from '../../workers/protocol.ts';
 import { memoryShelf, type Shelf } from '../../workers/store.ts';
@@ -39,6 +40,8 @@ export interface Rig {
 }
 
 export interface RigOptions {
+  /** What sites have in common; nothing unless given. */
+  common?: CommonStorage;
   limits?: Limits;
   shelf?: Shelf;
   openShelf?: () => Promise<Shelf>;
@@ -98,6 +101,7 @@ export async function openRig(options: RigOptions = {}): Promise<Rig> {
           random: draw,
           estimate: async () => room,
           persisted: async () => true,
+          common: options.common ?? null,
         },
         options.limits ?? smallLimits,
         options.openShelf ?? (async () => tabShelf),

@@ -250,6 +250,7 @@ const world: World = {
   locks: new FakeLocks().tab(),
   random: () => 0,
   estimate: async () => ({}),
+  common: null,
   persisted: async () => true,
 };
 

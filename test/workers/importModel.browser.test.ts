@@ -46,6 +46,7 @@ const openLibrary = () =>
       },
       random: () => Math.random(),
       estimate: () => navigator.storage.estimate(),
+      common: null,
       persisted: () => navigator.storage.persisted(),
     },
     { ...limits, pieceBytes: 200_000, partBytes: 4096, connections: 2 },

@@ -27,6 +27,7 @@ function open(changes: Partial<RemoteFile> = {}, signal = new AbortController().
     locks: new FakeLocks().tab(),
     random: () => 0.5,
     estimate: async () => ({}),
+    common: null,
     persisted: async () => true,
   };
   const file = { name: 'w.safetensors', address: `${origin}w.safetensors`, bytes: bytes.length };
