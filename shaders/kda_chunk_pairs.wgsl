@@ -7,10 +7,10 @@
 //   whole      = the decay over all rows
 //
 // Shapes  mixed [T, q | k | v] with q, k [H, K], v [H, V]   g [T, H, K]   N = T / C chunks, the last one filled with still rows
-//         L, Aqk [N, H, C (j), C (i)]: a vec4 is four rows of one column; above the diagonal nothing is said
+//         L, Aqk [N, H, C (j), C (i)]: a vec4 is four rows of one column. Above the diagonal of blocks nothing is said
 //         from_start [N, H, K, k | q, C]: a vec4 is four rows of one channel   to_end [N, H, C, K]   whole [N, H, K]
 // Grid    (H, N): a lane owns four rows by four columns, and every such tile on or below the diagonal has its lane
-// Links   outer, step
+// Links   factor_*, outer, step
 // Oracle  test/reference/kda.ts chunkPairs
 // A decay is only ever made as a product of exp(g) <= 1 over the rows it spans: nothing overflows, however hard the gates close,
 // and nothing cancels, as differences of running sums would after one violent token. Rows go in fours ("quads") and blocks of
@@ -28,9 +28,9 @@ const STRIDE = QUADS + 1u; // odd, so that lanes meet different banks
 @group(0) @binding(0) var<storage, read> mixed: array<f32>;
 @group(0) @binding(1) var<storage, read> g: array<f32>;
 @group(0) @binding(2) var<storage, read_write> L: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> Aqk: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> from_start: array<vec4f>;
-@group(0) @binding(5) var<storage, read_write> to_end: array<f32>;
+@group(0) @binding(3) var<storage, read_write> Aqk: array<factor4>;
+@group(0) @binding(4) var<storage, read_write> from_start: array<factor4>;
+@group(0) @binding(5) var<storage, read_write> to_end: array<factor>;
 @group(0) @binding(6) var<storage, read_write> whole: array<f32>;
 var<workgroup> queries: array<vec4f, SLICE * STRIDE>; // [channel, quad]
 var<workgroup> keys: array<vec4f, SLICE * STRIDE>;
@@ -155,9 +155,9 @@ fn kda_chunk_pairs(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
       if (loads) {
         let before = blocks_before.x * blocks_before.y * blocks_before.z;
         let out = (matrix * K + d) * (2u * QUADS) + quad;
-        from_start[out] = k * to_row * before;
-        from_start[out + QUADS] = q * to_row * before;
-        let last = k * from_row * (blocks_after.x * blocks_after.y * blocks_after.z);
+        from_start[out] = factor4(k * to_row * before);
+        from_start[out + QUADS] = factor4(q * to_row * before);
+        let last = factor4(k * from_row * (blocks_after.x * blocks_after.y * blocks_after.z));
         let end_at = (matrix * C + 4u * quad) * K + d;
         to_end[end_at] = last.x;
         to_end[end_at + K] = last.y;
@@ -204,9 +204,16 @@ fn kda_chunk_pairs(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
     L[at + QUADS] = kk[1];
     L[at + 2u * QUADS] = kk[2];
     L[at + 3u * QUADS] = kk[3];
-    Aqk[at] = qk[0];
-    Aqk[at + QUADS] = qk[1];
-    Aqk[at + 2u * QUADS] = qk[2];
-    Aqk[at + 3u * QUADS] = qk[3];
+    Aqk[at] = factor4(qk[0]);
+    Aqk[at + QUADS] = factor4(qk[1]);
+    Aqk[at + 2u * QUADS] = factor4(qk[2]);
+    Aqk[at + 3u * QUADS] = factor4(qk[3]);
+  }
+  if (!between && lane < 120u) {
+    let above = (matrix * C + 4u * row) * QUADS + column;
+    Aqk[above] = factor4();
+    Aqk[above + QUADS] = factor4();
+    Aqk[above + 2u * QUADS] = factor4();
+    Aqk[above + 3u * QUADS] = factor4();
   }
 }

@@ -9,7 +9,7 @@
 // Oracle  test/reference/kda.ts chunk
 // The one part of the chain that cannot run side by side, so it is arranged for latency. A product [rows, n] times [n, COLUMNS] is
 // made in tiles of four rows by four columns (vec4s of V), and the n terms of a tile are shared out, four by four, among several
-// lanes, whose sums meet in workgroup memory. The first factor comes from its array while the four terms before are added.
+// lanes, whose sums meet in workgroup memory. The first factor is on its way from its array two rounds ahead.
 const H = 32u;
 const K = 128u;
 const V = 128u;
@@ -120,22 +120,32 @@ fn kda_chunk_scan(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     let end_at = matrix * C * (K / 4u) + s_quad;
 
     // What the memory says to keys and to queries.
-    var left = starts(start_at + half * 8u * QUADS);
+    var near = starts(start_at + half * 8u * QUADS);
+    var far = starts(start_at + min(half + PARTS / 2u, K / 4u - 1u) * 8u * QUADS);
+    var v = mat4x4f();
+    if (part == 0u) {
+      v = mat4x4f(values(t, h, e), values(t + 1u, h, e), values(t + 2u, h, e), values(t + 3u, h, e));
+    }
     workgroupBarrier();
     if (s_part == 0u) {
       keep(0u, 4u * s_quad, s_four, memory);
     }
     workgroupBarrier();
     var said = mat4x4f();
-    for (var i = half; i < K / 4u; i += PARTS / 2u) {
-      let next = starts(start_at + min(i + PARTS / 2u, K / 4u - 1u) * 8u * QUADS);
-      said = add_four(said, 4u * i * FOURS + four, left);
-      left = next;
+    for (var i = half; i < K / 4u; i += PARTS) {
+      let next = starts(start_at + min(i + PARTS, K / 4u - 1u) * 8u * QUADS);
+      let next_far = starts(start_at + min(i + PARTS + PARTS / 2u, K / 4u - 1u) * 8u * QUADS);
+      said = add_four(said, 4u * i * FOURS + four, near);
+      if (i + PARTS / 2u < K / 4u) {
+        said = add_four(said, 4u * (i + PARTS / 2u) * FOURS + four, far);
+      }
+      near = next;
+      far = next_far;
     }
-    left = writes(row_at + min(part, quad) * 4u * QUADS);
+    near = writes(row_at + min(part, quad) * 4u * QUADS);
+    far = writes(row_at + min(part + PARTS, quad) * 4u * QUADS);
     said = gather(said, tile + (part % 2u) * TILES, half, 2u * TILES, PARTS / 2u);
     if (part == 0u) {
-      let v = mat4x4f(values(t, h, e), values(t + 1u, h, e), values(t + 2u, h, e), values(t + 3u, h, e));
       keep(ROWS_AT, 4u * quad, four, v - said);
     }
     workgroupBarrier();
@@ -143,11 +153,13 @@ fn kda_chunk_scan(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     // What rows write, each knowing those before.
     var u = mat4x4f();
     for (var i = part; i <= quad; i += PARTS) {
-      let next = writes(row_at + min(i + PARTS, quad) * 4u * QUADS);
-      u = add_four(u, ROWS_AT + 4u * i * FOURS + four, left);
-      left = next;
+      let next = writes(row_at + min(i + 2u * PARTS, quad) * 4u * QUADS);
+      u = add_four(u, ROWS_AT + 4u * i * FOURS + four, near);
+      near = far;
+      far = next;
     }
-    left = reads(row_at + min(o_part, quad) * 4u * QUADS);
+    near = reads(row_at + min(o_part, quad) * 4u * QUADS);
+    far = reads(row_at + min(o_part + PARTS, quad) * 4u * QUADS);
     u = gather(u, tile, part, TILES, PARTS);
     if (part == 0u) {
       keep(ROWS_AT, 4u * quad, four, u);
@@ -159,17 +171,23 @@ fn kda_chunk_scan(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
       said = mat4x4f();
     }
     for (var i = o_part; i <= quad; i += PARTS) {
-      let next = reads(row_at + min(i + PARTS, quad) * 4u * QUADS);
-      said = add_four(said, ROWS_AT + 4u * i * FOURS + four, left);
-      left = next;
+      let next = reads(row_at + min(i + 2u * PARTS, quad) * 4u * QUADS);
+      said = add_four(said, ROWS_AT + 4u * i * FOURS + four, near);
+      near = far;
+      far = next;
     }
+    let decay = whole[matrix * (K / 4u) + s_quad];
     var news = mat4x4f();
     if (s_part < S_PARTS) {
-      left = ends(end_at + s_part * K);
-      for (var i = s_part; i < QUADS; i += S_PARTS) {
-        let next = ends(end_at + min(i + S_PARTS, QUADS - 1u) * K);
-        news = add_four(news, ROWS_AT + 4u * i * FOURS + s_four, left);
-        left = next;
+      near = ends(end_at + s_part * K);
+      far = ends(end_at + min(s_part + S_PARTS, QUADS - 1u) * K);
+      for (var i = s_part; i < QUADS; i += 2u * S_PARTS) {
+        let next = ends(end_at + min(i + 2u * S_PARTS, QUADS - 1u) * K);
+        let next_far = ends(end_at + min(i + 3u * S_PARTS, QUADS - 1u) * K);
+        news = add_four(news, ROWS_AT + 4u * i * FOURS + s_four, near);
+        news = add_four(news, ROWS_AT + 4u * (i + S_PARTS) * FOURS + s_four, far);
+        near = next;
+        far = next_far;
       }
     }
     said = gather(said, tile, o_part, TILES, PARTS);
@@ -181,7 +199,6 @@ fn kda_chunk_scan(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     }
     news = gather(news, s_tile, s_part, S_TILES, S_PARTS);
     if (s_part == 0u) {
-      let decay = whole[matrix * (K / 4u) + s_quad];
       memory = news + mat4x4f(memory[0] * decay.x, memory[1] * decay.y, memory[2] * decay.z, memory[3] * decay.w);
     }
   }

@@ -3,9 +3,9 @@
 //   M = (I + Diag(beta) L)^-1 Diag(beta)        then u = M (v - what S says): all rows of the chunk at once
 //
 // Shapes  beta [T, H]   L, M [N, H, C (j), C (i)]: a vec4 is four rows of one column; of L what is below the diagonal is read, and of
-//         M nothing is said above it
+//         M nothing is said above the diagonal of blocks
 // Grid    (H, N): one workgroup per head and chunk
-// Links   step
+// Links   factor_*, step
 // Oracle  test/reference/kda.ts chunkInverse
 // In blocks of 16 x 16. A lane makes a column of a diagonal block's inverse, downwards: once x_m is known, the rows below give up
 // beta L[i,m] x_m (forward substitution: powers of L would be quicker and lose digits where keys repeat). Then, block row by
@@ -17,7 +17,7 @@ const QUADS = C / 4u;
 const BLOCK = 64u; // vec4s of a block
 @group(0) @binding(0) var<storage, read> beta: array<f32>;
 @group(0) @binding(1) var<storage, read> L: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> M: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> M: array<factor4>;
 var<workgroup> X: array<vec4f, 10u * BLOCK>; // blocks on and below the diagonal: [block, column, four rows]
 
 fn block(i: u32, j: u32) -> u32 {
@@ -133,9 +133,16 @@ fn kda_chunk_solve(@builtin(workgroup_id) group: vec3u, @builtin(local_invocatio
 
   if (row < QUADS) {
     let s = strengths(start + 4u * column, h);
-    M[tile] = X[at] * s.x;
-    M[tile + QUADS] = X[at + 4u] * s.y;
-    M[tile + 2u * QUADS] = X[at + 8u] * s.z;
-    M[tile + 3u * QUADS] = X[at + 12u] * s.w;
+    M[tile] = factor4(X[at] * s.x);
+    M[tile + QUADS] = factor4(X[at + 4u] * s.y);
+    M[tile + 2u * QUADS] = factor4(X[at + 8u] * s.z);
+    M[tile + 3u * QUADS] = factor4(X[at + 12u] * s.w);
+    if (row > column && row / 4u == column / 4u) {
+      let above = ((group.y * H + h) * C + 4u * row) * QUADS + column;
+      M[above] = factor4();
+      M[above + QUADS] = factor4();
+      M[above + 2u * QUADS] = factor4();
+      M[above + 3u * QUADS] = factor4();
+    }
   }
 }

@@ -1,5 +1,6 @@
 /**
- * The chunk form of Kimi Delta Attention on this machine's GPU, through 32 heads, beside FLA's on the same one.
+ * The chunk form of Kimi Delta Attention on this machine's GPU, through 32 heads, by lanes in f32 and, where the device has
+ * subgroup matrices, by those; beside FLA's on the same one.
  *
  *   node tools/run.mjs benchChunk [--runs N (10)] [--tokens N (8192)] [--fla FILE.json] [--json FILE]
  *
@@ -7,7 +8,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { FULL, Gpu } from '../workers/gpu.ts';
+import { FULL, Gpu, SUBGROUP_MATRIX, WITH_MATRICES } from '../workers/gpu.ts';
 import { shareOfFla, type Spread, timeChunks } from './chunkTimes.ts';
 import { nodeGpu } from './nodeGpu.ts';
 
@@ -20,22 +21,26 @@ const { values: arg } = parseArgs({
   },
 });
 
-const gpu = await Gpu.open(
-  await nodeGpu({
-    toggles: ['vulkan_enable_f16_on_nvidia'],
-    without: ['timestamp_quantization'],
-  }),
-  FULL,
-);
-const times = await timeChunks(gpu, Number(arg.runs), Number(arg.tokens));
+const dawn = await nodeGpu({
+  toggles: ['vulkan_enable_f16_on_nvidia', 'allow_unsafe_apis'],
+  without: ['timestamp_quantization'],
+});
 const say = (name: string, { median, least, most, runs }: Spread) =>
   console.log(
-    `${name.padEnd(20)} ${median.toFixed(0).padStart(6)} us   (${least.toFixed(0)} to ${most.toFixed(0)}, ${runs} runs)`,
+    `${name.padEnd(22)} ${median.toFixed(0).padStart(6)} us   (${least.toFixed(0)} to ${most.toFixed(0)}, ${runs} runs)`,
   );
-console.log(`${times.adapter}: ${times.tokens} tokens, ${times.heads} heads`);
-say('chain', times.whole);
-for (const [name, us] of Object.entries(times.kernels)) say(name, us);
-const share = arg.fla ? shareOfFla(times, arg.fla) : null;
-if (share !== null) console.log(`share of FLA's speed  ${(100 * share).toFixed(1)} %`);
-if (arg.json) writeFileSync(arg.json, `${JSON.stringify({ ...times, share }, null, 2)}\n`);
-gpu.destroy();
+const results = [];
+for (const options of [FULL, WITH_MATRICES]) {
+  const gpu = await Gpu.open(dawn, options);
+  if (options === WITH_MATRICES && !gpu.has(SUBGROUP_MATRIX)) continue;
+  const times = await timeChunks(gpu, Number(arg.runs), Number(arg.tokens));
+  gpu.destroy();
+  console.log(`${times.adapter}: ${times.tokens} tokens, ${times.heads} heads`);
+  say(`chain by ${times.by}`, times.whole);
+  for (const [name, us] of Object.entries(times.kernels)) say(name, us);
+  const share = arg.fla ? shareOfFla(times, arg.fla) : null;
+  if (share !== null)
+    console.log(`share of FLA's speed   ${(100 * share).toFixed(1).padStart(6)} %`);
+  results.push({ ...times, share });
+}
+if (arg.json) writeFileSync(arg.json, `${JSON.stringify(results, null, 2)}\n`);

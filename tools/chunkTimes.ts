@@ -4,7 +4,7 @@
  * outputs and the memory afterwards.
  */
 import { readFileSync } from 'node:fs';
-import { kdaChunks } from '../workers/chunks.ts';
+import { kdaChunks, takesMatrices } from '../workers/chunks.ts';
 import type { Gpu, Tensor } from '../workers/gpu.ts';
 import { chunkScratch } from '../workers/kernels.ts';
 import { Plan } from '../workers/plan.ts';
@@ -14,6 +14,7 @@ export interface ChunkTimes {
   adapter: string;
   tokens: number;
   heads: number;
+  by: 'lanes' | 'matrices';
   whole: Spread;
   kernels: Record<string, Spread>;
 }
@@ -61,7 +62,7 @@ export async function timeChunks(gpu: Gpu, runs: number, tokens: number): Promis
     gpu.write(tensors.beta, t * H, noise.beta().subarray(0, some * H));
   }
   const plan = new Plan(gpu, 'prefill', step);
-  kdaChunks(plan, SIZES, tensors);
+  kdaChunks(plan, gpu, SIZES, tensors);
   const calls = plan.calls.filter((call) => 'program' in call);
   await gpu.ready();
 
@@ -94,6 +95,7 @@ export async function timeChunks(gpu: Gpu, runs: number, tokens: number): Promis
     adapter: gpu.report.name,
     tokens,
     heads: H,
+    by: takesMatrices(gpu, SIZES) ? 'matrices' : 'lanes',
     whole: spread(times.get(whole)!),
     kernels: Object.fromEntries(spreads.filter(([name]) => name !== whole)),
   };

@@ -1,5 +1,5 @@
 /** The chunk form of Kimi Delta Attention: the calls that take a piece of tokens through the memory of a layer. */
-import type { Tensor } from './gpu.ts';
+import { type Gpu, SUBGROUP_MATRIX, type Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import type { Plan } from './plan.ts';
 
@@ -24,13 +24,24 @@ export interface ChunkTensors {
 /** Value columns of one workgroup of the scan: few, so that there are many. */
 const COLUMNS = 16;
 
-/** From mixed, g and beta to o, and S as it is after the last row. */
-export function kdaChunks(p: Plan, { H, K: keys, V }: HeadSizes, tensors: ChunkTensors): void {
+/** Whether the chunk form goes by subgroup matrices: the device was opened with them, and they take heads of these sizes. */
+export function takesMatrices(gpu: Gpu, { K: keys, V }: HeadSizes): boolean {
+  return gpu.has(SUBGROUP_MATRIX) && (keys === 64 || keys === 128) && V % 16 === 0;
+}
+
+/**
+ * From mixed, g and beta to o, and S as it is after the last row. By matrices, what products multiply is rounded to f16; their
+ * sums are f32, as is the memory.
+ */
+export function kdaChunks(p: Plan, gpu: Gpu, sizes: HeadSizes, tensors: ChunkTensors): void {
   const { mixed, g, beta, S, o } = tensors;
   const { L, Aqk, M, from_start, to_end, whole } = tensors.chunk;
-  const sizes = { H, K: keys, V };
-  p.run(K.kdaChunkPairs, sizes, { mixed, g, L, Aqk, from_start, to_end, whole }, [K.outer, K.step]);
-  p.run(K.kdaChunkSolve, { H }, { beta, L, M }, [K.step]);
+  const matrices = takesMatrices(gpu, sizes);
+  const factor = matrices ? K.factorF16 : K.factorF32;
+  const pairs = { mixed, g, L, Aqk, from_start, to_end, whole };
+  p.run(K.kdaChunkPairs, sizes, pairs, [factor, K.outer, K.step]);
+  p.run(K.kdaChunkSolve, { H: sizes.H }, { beta, L, M }, [factor, K.step]);
   const scan = { mixed, from_start, M, Aqk, to_end, whole, S, o };
-  p.run(K.kdaChunkScan, { ...sizes, COLUMNS }, scan, [K.outer, K.step]);
+  if (matrices) p.run(K.kdaChunkScanMatrix, sizes, scan, [factor, K.step]);
+  else p.run(K.kdaChunkScan, { ...sizes, COLUMNS }, scan, [K.outer, K.step]);
 }

@@ -76,8 +76,14 @@ const READBACK_BYTES = 1024 * 1024;
 /** Bytes handed over at a time: Chromium's GPU process holds each writing whole beside the buffer it goes to. */
 const WRITE_BYTES = 1024 * 1024;
 
+/** Products of 16 x 16 f16 matrices with f32 sums, by subgroups of 32; an experiment of Chromium's, behind a flag there. */
+export const SUBGROUP_MATRIX = 'chromium-experimental-subgroup-matrix' as GPUFeatureName;
+
 /** Optional features that kernels have variants for. */
 const WANTED: GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'];
+
+/** Workgroup memory that kernels with such matrices may use. */
+const ROOMY_WORKGROUP_BYTES = 32 * 1024;
 
 export interface GpuOptions {
   /** Ask for exactly the floor and for no optional feature but those named here. */
@@ -87,6 +93,9 @@ export interface GpuOptions {
 
 /** Everything the adapter has: what the page and the tools use. */
 export const FULL: GpuOptions = { floor: false, features: WANTED };
+
+/** And subgroup matrices, with which prompts are read with factors rounded to f16: asked for by tools alone. */
+export const WITH_MATRICES: GpuOptions = { floor: false, features: [...WANTED, SUBGROUP_MATRIX] };
 
 /** One device and all that lives on it. After `destroy()`, `bytes` is 0 for every kind. */
 export class Gpu {
@@ -166,7 +175,9 @@ export class Gpu {
     const bindingBytes = options.floor ? FLOOR.bindingBytes : has.maxStorageBufferBindingSize;
     // Our subgroup kernels read subgroup_id, which is a language feature of its own and came to browsers later.
     const usable = (f: GPUFeatureName) =>
-      f !== 'subgroups' || gpu.wgslLanguageFeatures.has('subgroup_id');
+      f === SUBGROUP_MATRIX
+        ? hasOurMatrices(adapter) && has.maxComputeWorkgroupStorageSize >= ROOMY_WORKGROUP_BYTES
+        : f !== 'subgroups' || gpu.wgslLanguageFeatures.has('subgroup_id');
     const features = options.features.filter((f) => adapter.features.has(f) && usable(f));
     const device = await adapter.requestDevice({
       requiredFeatures: features,
@@ -174,7 +185,9 @@ export class Gpu {
         maxStorageBuffersPerShaderStage: FLOOR.storageBuffers,
         maxStorageBufferBindingSize: bindingBytes,
         maxBufferSize: options.floor ? 2 * FLOOR.bindingBytes : has.maxBufferSize,
-        maxComputeWorkgroupStorageSize: FLOOR.workgroupBytes,
+        maxComputeWorkgroupStorageSize: features.includes(SUBGROUP_MATRIX)
+          ? ROOMY_WORKGROUP_BYTES
+          : FLOOR.workgroupBytes,
         maxComputeInvocationsPerWorkgroup: FLOOR.invocations,
         maxComputeWorkgroupSizeX: FLOOR.invocations,
       },
@@ -598,6 +611,27 @@ export class Gpu {
     this.#programs.clear();
     this.#device.destroy();
   }
+}
+
+/** Whether the matrices are of the shape that our kernels use, in subgroups of the size that they count on. */
+function hasOurMatrices({ info, features }: GPUAdapter): boolean {
+  const { subgroupMatrixConfigs = [] } = info as GPUAdapterInfo & {
+    subgroupMatrixConfigs?: Iterable<MatrixConfig>;
+  };
+  const fits = [...subgroupMatrixConfigs].some(
+    ({ componentType, resultComponentType, M, N, K }) =>
+      componentType === 'f16' && resultComponentType === 'f32' && M === 16 && N === 16 && K === 16,
+  );
+  const { subgroupMinSize, subgroupMaxSize } = info;
+  return fits && features.has('shader-f16') && subgroupMinSize === 32 && subgroupMaxSize === 32;
+}
+
+interface MatrixConfig {
+  componentType: string;
+  resultComponentType: string;
+  M: number;
+  N: number;
+  K: number;
 }
 
 function dispatchCall(pass: GPUComputePassEncoder, { program, group }: Call, tokens: number): void {

@@ -15,6 +15,7 @@ import expertSwigluSource from '../shaders/expert_swiglu.wgsl?raw';
 import interveneSource from '../shaders/intervene.wgsl?raw';
 import kdaChunkPairsSource from '../shaders/kda_chunk_pairs.wgsl?raw';
 import kdaChunkScanSource from '../shaders/kda_chunk_scan.wgsl?raw';
+import kdaChunkScanMatrixSource from '../shaders/kda_chunk_scan_matrix.wgsl?raw';
 import kdaChunkSolveSource from '../shaders/kda_chunk_solve.wgsl?raw';
 import kdaGateSource from '../shaders/kda_gate.wgsl?raw';
 import kdaOutSource from '../shaders/kda_out.wgsl?raw';
@@ -24,6 +25,8 @@ import activationSource from '../shaders/lib/activation.wgsl?raw';
 import bestSource from '../shaders/lib/best.wgsl?raw';
 import cacheF16Source from '../shaders/lib/cache_f16.wgsl?raw';
 import cacheF32Source from '../shaders/lib/cache_f32.wgsl?raw';
+import factorF16Source from '../shaders/lib/factor_f16.wgsl?raw';
+import factorF32Source from '../shaders/lib/factor_f32.wgsl?raw';
 import kdaUnwatchedSource from '../shaders/lib/kda_unwatched.wgsl?raw';
 import kdaWatchedSource from '../shaders/lib/kda_watched.wgsl?raw';
 import outerSource from '../shaders/lib/outer.wgsl?raw';
@@ -73,6 +76,9 @@ export const tile: Library = { name: 'tile', source: tileSource };
 /** How the latent cache holds numbers: f32, or f16 at half the memory. */
 export const cacheF32: Library = { name: 'cache_f32', source: cacheF32Source };
 export const cacheF16: Library = { name: 'cache_f16', source: cacheF16Source };
+/** How a prompt's chunks hand factors on: f32 for kdaChunkScan, f16 for kdaChunkScanMatrix. */
+export const factorF32: Library = { name: 'factor_f32', source: factorF32Source };
+export const factorF16: Library = { name: 'factor_f16', source: factorF16Source };
 /** Whether kda_token tells what it does and lets its gates be changed. */
 export const kdaUnwatched: Library = { name: 'kda_unwatched', source: kdaUnwatchedSource };
 export const kdaWatched: Library = { name: 'kda_watched', source: kdaWatchedSource };
@@ -250,6 +256,13 @@ export const kdaChunkScan = kernel('kda_chunk_scan', kdaChunkScanSource, {
   binds: ['mixed', 'from_start', 'M', 'Aqk', 'to_end', 'whole', 'S', 'o'],
   consts: ['H', 'K', 'V', 'COLUMNS'],
   grid: (c) => [Math.ceil(c.V / c.COLUMNS), c.H, 1],
+});
+
+/** The same by subgroup matrices, with factors in f16. K is 64 or 128, V a multiple of 16. */
+export const kdaChunkScanMatrix = kernel('kda_chunk_scan_matrix', kdaChunkScanMatrixSource, {
+  binds: ['mixed', 'from_start', 'M', 'Aqk', 'to_end', 'whole', 'S', 'o'],
+  consts: ['H', 'K', 'V'],
+  grid: (c) => [c.V / 16, c.H, 1],
 });
 
 /** SUM_LANES of V or more. Links `matrixOf(F)`, `second(matrixOf(G))`, activation, kdaUnwatched or kdaWatched, a sum. */

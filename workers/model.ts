@@ -416,7 +416,8 @@ export class Model {
       p.run(K.kdaStep, { H, K: keys, V, PARTS }, memory, [K.step]);
     } else {
       const { mixed, g, beta, o, chunk } = s;
-      kdaChunks(p, { H, K: keys, V }, { mixed, g, beta, S: state.memory, o, chunk });
+      const tensors = { mixed, g, beta, S: state.memory, o, chunk };
+      kdaChunks(p, this.#gpu, { H, K: keys, V }, tensors);
     }
     look('o', s.o);
     p.linear(w.outGateB, s.low, s.outGate, { xToken: low, xFirst: w.forgetA.rows });

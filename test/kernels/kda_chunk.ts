@@ -1,6 +1,9 @@
 /** How the chunk kernels of Kimi Delta Attention are checked, one by one and as the chain that a prompt goes through. */
-import { CHUNK, chunkScratch, outer, step } from '../../workers/kernels.ts';
+import { CHUNK, chunkScratch, factorF32, outer, step } from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
+import { type ChunkTensors, kdaChunks } from '../../workers/chunks.ts';
+import type { Gpu, Tensor } from '../../workers/gpu.ts';
+import { Plan } from '../../workers/plan.ts';
 import { dispatch } from '../gpu.ts';
 import {
   chunkInverse,
@@ -39,7 +42,7 @@ function runPairs(
   { T, H, K, V }: KdaSizes,
   { mixed, g }: RecurrenceBuffers,
 ) {
-  const libraries = [outer, step];
+  const libraries = [factorF32, outer, step];
   const consts = { H, K, V };
   const { L, Aqk, from_start, to_end, whole } = chunkScratch(T, { H, K });
   const outputs = { L, Aqk, from_start, to_end, whole };
@@ -54,7 +57,7 @@ async function runSolve(
 ): Promise<Float32Array> {
   const out = await dispatch({
     kernel,
-    libraries: [step],
+    libraries: [factorF32, step],
     consts: { H },
     inputs: { beta, L },
     outputs: { M: L.length },
@@ -96,6 +99,42 @@ export async function runChain(
 }
 
 export type ChunkCase = RecurrenceCase & ChunkSizes;
+
+/** The chain as a model has it on this device, by matrices where it was opened with them. */
+export async function checkChunks(gpu: Gpu, c: RecurrenceCase): Promise<number> {
+  const { T, H, K, V } = c;
+  const { inputs, buffers } = recurrence(c);
+  const made: Tensor[] = [];
+  const upload = (name: string, values: Float32Array | Uint32Array) => {
+    made.push(gpu.upload('scratch', name, [values.length], values));
+    return made.at(-1)!;
+  };
+  const poisoned = (name: string, count: number) => upload(name, new Float32Array(count).fill(NaN));
+  const { mixed, g, beta, S } = buffers;
+  const tensors: ChunkTensors = {
+    mixed: upload('mixed', mixed),
+    g: upload('g', g),
+    beta: upload('beta', beta),
+    S: upload('S', S),
+    o: poisoned('o', T * H * V),
+    chunk: Object.fromEntries(
+      Object.entries(chunkScratch(T, { H, K })).map(([name, count]) => [
+        name,
+        poisoned(name, count),
+      ]),
+    ) as ChunkTensors['chunk'],
+  };
+  const plan = new Plan(gpu, 'prefill', upload('step', Uint32Array.of(T, 0, 0, 0)));
+  kdaChunks(plan, gpu, c, tensors);
+  await gpu.ready();
+  gpu.submit(gpu.record(plan.calls, T));
+  const out = {
+    o: new Float32Array(await gpu.read(tensors.o, 0, T * H * V)),
+    S: new Float32Array(await gpu.read(tensors.S, 0, H * K * V)),
+  };
+  for (const tensor of made) gpu.release(tensor);
+  return apart(out, stepByStep(c, inputs, S));
+}
 
 /** The chain against the recurrence in float64. */
 export async function checkChain(chain: Chain, c: ChunkCase): Promise<number> {

@@ -188,7 +188,7 @@ export const kdaMutants: Mutant[] = [
   mutant(
     kdaChunkScan,
     'what a chunk writes is not read in it',
-    'said = add_four(said, ROWS_AT + 4u * i * FOURS + four, left);',
+    'said = add_four(said, ROWS_AT + 4u * i * FOURS + four, near);',
     '',
     (k) => checkKdaChunkScan(k, chunks),
   ),
