@@ -11,3 +11,8 @@ export function formula(name: string): { text: string; code: boolean }[] {
   const text = `${name}${item[1]!}`.replaceAll(/\s+/g, ' ').replaceAll('**', '').trim();
   return text.split('`').map((piece, index) => ({ text: piece, code: index % 2 === 1 }));
 }
+
+/** The whole document, for a tab of its own. */
+export const mathDocument = URL.createObjectURL(
+  new Blob([math], { type: 'text/plain;charset=utf-8' }),
+);

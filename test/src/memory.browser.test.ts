@@ -139,7 +139,10 @@ describe('the instruments', () => {
       await expect.poll(colours, { message: String(name), timeout: 5000 }).toBeGreaterThan(2);
     }
     await page.getByRole('button', { name: 'Formula' }).first().click();
-    await expect.element(page.getByText('docs/MATH.md').first()).toBeVisible();
+    const link = page.getByRole('link', { name: 'All formulas: docs/MATH.md' }).first();
+    await expect.element(link).toBeVisible();
+    const whole = await fetch((link.element() as HTMLAnchorElement).href);
+    expect(await whole.text()).toContain('u  = beta (v - S^T k)');
   });
 
   test('a layer is chosen with the arrow keys, a head from its list, and both are in the address', async () => {
@@ -175,6 +178,16 @@ describe('the instruments', () => {
     (files.getByRole('button', { name: 'PNG' }).element() as HTMLElement).click();
     await expect.poll(() => saved!.type).toBe('image/png');
     expect(saved!.size).toBeGreaterThan(500);
+
+    const timeline = page.getByRole('group', { name: 'Save timeline' });
+    (timeline.getByRole('button', { name: 'CSV' }).element() as HTMLElement).click();
+    const ticks = (await saved!.text()).trim().split('\r\n');
+    expect(ticks[0]).toBe('token,text,by,written');
+    expect(ticks).toHaveLength(1 + 6);
+    expect(Math.max(...ticks.slice(1).map((line) => Number(line.split(',').at(-1))))).toBe(1);
+    (timeline.getByRole('button', { name: 'SVG' }).element() as HTMLElement).click();
+    const svg = await saved!.text();
+    expect(svg.match(/<rect/g)!.length).toBeGreaterThanOrEqual(6);
   });
 });
 
