@@ -58,13 +58,18 @@ export interface Snapshot {
   readonly tokens: number;
 }
 
-/** A state to come back to anywhere: it is a function of the model and the tokens, bit for bit. */
+/** A state to come back to anywhere: a function of the model and the tokens, and with its bytes nothing is computed again. */
 export interface ExportedState {
   format: 'palimpsest-state';
   version: 1;
   /** The model's name, as its file states it. */
   model: string;
   ids: number[];
+  /**
+   * The recurrent memories and what else there is, some MB. Absent where the conversation is too long to stand in 64 MB, or
+   * was left out to have JSON: then, and on a device that keeps numbers otherwise, the tokens are read anew.
+   */
+  state?: ArrayBuffer;
 }
 
 export interface Options {
@@ -92,7 +97,7 @@ export interface Engine {
   readonly state: {
     /** Keep the state as it is. Fails: Refused before anything was said. */
     snapshot(): Promise<Snapshot>;
-    /** Go back to a state; one that was exported is read anew. Fails: Refused. */
+    /** Go back to a state. Fails: Refused for one of another model, and for bytes that are no state. */
     restore(state: Snapshot | ExportedState): Promise<void>;
     export(): Promise<ExportedState>;
   };
@@ -283,16 +288,19 @@ export function engineOf(
       restore: (state) =>
         inTurn(async () => {
           if ('ids' in state) await read(state);
-          else {
-            await client.memory.select(state.branch);
-            present = state.branch;
-            await leave(await line());
-          }
+          else await goTo(state);
         }),
       export: () =>
         inTurn(async () => {
           const { ids } = await line();
-          return { format: 'palimpsest-state', version: 1, model: name, ids: [...ids] };
+          const state = await client.memory.exportBranch();
+          return {
+            format: 'palimpsest-state',
+            version: 1,
+            model: name,
+            ids: [...ids],
+            ...(state && { state }),
+          };
         }),
     },
     async watch(watch, onFrame) {
@@ -302,13 +310,38 @@ export function engineOf(
     close,
   };
 
-  async function read({ format, version, model, ids }: ExportedState): Promise<void> {
+  async function goTo({ branch }: Snapshot): Promise<void> {
+    const branches = await client.memory.branches();
+    const ids = snapshots.get(branch);
+    if (ids && !branches.some(({ id }) => id === branch)) return readAnew(ids);
+    await client.memory.select(branch);
+    present = branch;
+    await leave(await line());
+  }
+
+  async function read({ format, version, model, ids, state }: ExportedState): Promise<void> {
     if (format !== 'palimpsest-state' || version !== 1 || model !== name) {
       throw new PalimpsestError(
         'Refused',
         `A state of ${model} (${format} ${version}) is none of ${name}.`,
       );
     }
+    if (!state) return readAnew(ids);
+    try {
+      const taken = await client.memory.importBranch(state);
+      present = taken.id;
+      if (taken.ids.join() === ids.join()) return;
+      throw new PalimpsestError(
+        'Refused',
+        'The bytes of this state are of other tokens than its own.',
+      );
+    } catch (thrown) {
+      if ((thrown as Error).name !== 'Unsupported') throw thrown;
+    }
+    return readAnew(ids);
+  }
+
+  async function readAnew(ids: number[]): Promise<void> {
     const greedy = samplingOf({ messages: [{ role: 'user', content: '' }] }, () => 0);
     const sampling = { ...greedy, temperature: 0, maxTokens: 1 };
     await client.generate({ kind: 'ids', ids }, sampling, () => {});

@@ -256,6 +256,8 @@ export function conversationOver(
       select: (branch) => call(() => engine.select(branch)),
       beginBranch: () => call(() => engine.beginBranch()),
       dropBranches: (branches) => call(() => engine.dropBranches(branches)),
+      exportBranch: () => call(() => engine.exportBranch()),
+      importBranch: (state) => call(() => engine.importBranch(state)),
       proceed: (sampling, onToken) => call(() => engine.proceed(sampling, proxy(onToken))),
       compare: (a, b) => call(() => engine.compare(a, b)),
       difference: (a, b, layer, head) => call(() => engine.difference(a, b, layer, head)),

@@ -2,13 +2,15 @@
  * A conversation with one model: prompt in, tokens out. How a prompt becomes tokens reads top to bottom here:
  * encode, rewind to what is still in memory, prefill, decode, stop. Device and forward pass are gpu.ts and model.ts.
  */
-import { asBranch, type Outline } from './branches.ts';
+import { asBranch, type Line, type Outline } from './branches.ts';
 import { type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
 import { type Gpu, megabytes } from './gpu.ts';
 import type { Kept } from './keep.ts';
 import { Memory } from './memory.ts';
 import { type KernelTime, Model } from './model.ts';
+import { reportOf } from './modelReport.ts';
+import { Path } from './path.ts';
 import {
   type Answers,
   type Branch,
@@ -19,7 +21,6 @@ import {
   type Loaded,
   type LoadProgress,
   type MemoryReport,
-  type ModelReport,
   PalimpsestError,
   type Prompt,
   type Sampling,
@@ -29,6 +30,7 @@ import {
 } from './protocol.ts';
 import { checkSampling, needsAllLogits, sampleFrom, wholeVocabulary } from './sampler.ts';
 import { contextFor, State } from './state.ts';
+import type { StateFile } from './stateFile.ts';
 import { StopText } from './stopText.ts';
 import { createTokenizer, type Tokenizer } from './tokenizer.ts';
 
@@ -308,14 +310,30 @@ export class Engine {
   }
 
   async beginBranch(): Promise<Branch> {
+    return this.#alone(async () => asBranch(await this.#beginLine()));
+  }
+
+  async #beginLine(): Promise<Line> {
+    const { line, branches } = this.#memory;
+    if (line.history.length + line.said.length > 0) {
+      await branches.begin();
+      this.#memory.cut(0);
+      await this.#memory.attach();
+    }
+    return this.#memory.line;
+  }
+
+  /** A branch beside the others, and the present one, that stands as a state says. Fails: OutOfMemory, DeviceLost. */
+  async takeIn({ history, said, path, kept }: StateFile): Promise<Branch> {
     return this.#alone(async () => {
-      const { line, branches } = this.#memory;
-      if (line.history.length + line.said.length > 0) {
-        await branches.begin();
-        this.#memory.cut(0);
-        await this.#memory.attach();
-      }
-      return asBranch(this.#memory.line);
+      await this.#reserve(history.length + said.length);
+      const line = await this.#beginLine();
+      line.history.push(...history);
+      line.said = [...said];
+      line.path = Path.of(path);
+      line.marks = [history.length];
+      await this.#memory.stand(kept);
+      return asBranch(line);
     });
   }
 
@@ -671,26 +689,4 @@ export class Engine {
     this.#state.clear();
     await this.#memory.clear();
   }
-}
-
-function reportOf(c: ModelConfig, mode: 'chat' | 'raw', contextLimit: number): ModelReport {
-  return {
-    name: c.name,
-    architecture: c.architecture,
-    fileType: c.fileType,
-    layers: c.layers,
-    heads: c.heads,
-    keys: c.kda.keys,
-    values: c.kda.values,
-    latent: c.mla.latent,
-    sharedKey: c.mla.sharedKey,
-    experts: c.moe.experts,
-    expertsUsed: c.moe.expertsUsed,
-    vocabulary: c.vocabulary,
-    width: c.width,
-    parameters: c.parameters,
-    mode,
-    contextLimit,
-    contextTrained: c.contextTrained,
-  };
 }

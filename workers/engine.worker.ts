@@ -27,17 +27,22 @@ import {
   type Prompt,
   type Resumed,
   type Sampling,
+  type Shard,
   type Stop,
   type Token,
   type Watch,
   type WeightsApi,
 } from './protocol.ts';
+import { sha256 } from './sha256.ts';
+import { readState, writeState } from './stateFile.ts';
 import { diskShelf } from './store.ts';
 
 class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
   #engine: LastingEngine | null = null;
   /** The loaded model by address, sizes and hashes; '' while none is. */
   #model = '';
+  /** The same by its files' hashes alone, wherever they lie; '' where they have none. */
+  #identity = '';
   /** Where weights come from, after a loss again. */
   #weights: Remote<WeightsApi> | null = null;
   readonly #bookmark = new Bookmark(() => diskShelf('palimpsest-conversation'));
@@ -72,6 +77,7 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
       });
       this.#engine = engine;
       this.#model = JSON.stringify([model, shards]);
+      this.#identity = await identityOf(shards);
       void engine.lost.then((reason) => this.#sayLost(reason));
       const { loaded } = engine;
       const { context_trained: contextTrained } = await weights.describe(model);
@@ -88,7 +94,7 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
     this.#engine?.destroy();
     this.#weights?.[releaseProxy]();
     this.#engine = this.#weights = null;
-    this.#model = '';
+    this.#model = this.#identity = '';
   }
 
   async generate(
@@ -210,6 +216,18 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
     return this.#loaded().dropBranches(branches);
   }
 
+  async exportBranch(): Promise<ArrayBuffer | null> {
+    const engine = this.#loaded();
+    await engine.keep();
+    const state = writeState(engine.standing, { model: this.#identity, ...engine.fit });
+    return state && transfer(state, [state]);
+  }
+
+  async importBranch(state: ArrayBuffer): Promise<Branch> {
+    const engine = this.#loaded();
+    return engine.takeIn(readState(state, { model: this.#identity, ...engine.fit }));
+  }
+
   proceed(sampling: Sampling, onToken: (t: Token) => void | Promise<void>): Promise<Stop> {
     return this.#handing(onToken, (hand) => this.#loaded().proceed(sampling, hand));
   }
@@ -227,6 +245,12 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
     if (!this.#engine) throw new PalimpsestError('Refused', 'No model is loaded. Load one first.');
     return this.#engine;
   }
+}
+
+/** A hash over the hashes of a model's files; '' if one has none. */
+async function identityOf(shards: readonly Shard[]): Promise<string> {
+  const hashes = shards.map((shard) => shard.sha256);
+  return hashes.includes(null) ? '' : sha256(new TextEncoder().encode(hashes.join()));
 }
 
 /** The buffers of all typed arrays in an answer or a frame. */

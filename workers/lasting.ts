@@ -23,6 +23,7 @@ import {
   type Token,
   type Watch,
 } from './protocol.ts';
+import type { StateFile } from './stateFile.ts';
 
 /** What a lasting engine needs: all that an engine does but the device, which it opens itself. */
 export interface LastingOptions extends Omit<EngineOptions, 'gpu'> {
@@ -148,6 +149,10 @@ export class LastingEngine {
 
   beginBranch(): Promise<Branch> {
     return this.#change((engine) => engine.beginBranch());
+  }
+
+  takeIn(state: StateFile): Promise<Branch> {
+    return this.#change((engine) => engine.takeIn(state));
   }
 
   dropBranches(branches: readonly number[]): Promise<void> {

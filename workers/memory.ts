@@ -11,14 +11,13 @@ import {
   sharedTokens,
 } from './branches.ts';
 import type { ModelConfig } from './config.ts';
-import type { Gpu, Tensor } from './gpu.ts';
+import type { Gpu } from './gpu.ts';
 import { Changes } from './interventions.ts';
 import { Keep, type Kept } from './keep.ts';
-import * as K from './kernels.ts';
 import * as M from './measures.ts';
 import type { Model, Plans } from './model.ts';
 import type { Tap, Visitors } from './plan.ts';
-import { type History, distances } from './probe.ts';
+import { type History, distances, keyTap } from './probe.ts';
 import {
   type Answers,
   type Branch,
@@ -188,6 +187,12 @@ export class Memory {
       }
     });
     this.branches.resume(outline, (line) => changes.get(line)!);
+    await this.stand(kept);
+  }
+
+  /** Have the present branch stand where its tokens end, from what was kept of it where that is of this kind. */
+  async stand(kept: Kept | null): Promise<void> {
+    await this.#recording?.pause();
     await this.attach();
     const fits = kept?.rowWords === this.#state.rowWords;
     if (fits && kept.recurrent.length === this.#state.recurrentWords) {
@@ -197,6 +202,7 @@ export class Memory {
     }
     await this.#replay.goTo(this.line.history.length);
     this.#model.use(this.#present);
+    await this.#afterSwitch();
   }
 
   // ------------------------------------------------------------------------------------------------- watching
@@ -688,12 +694,4 @@ export class Memory {
       );
     }
   }
-}
-
-/** Keeps the row of q, k and v that the last token of a call has in a layer. */
-function keyTap(layer: number, row: Tensor): Tap {
-  return (site, at, x, plan) => {
-    if (site !== 'mixed' || at !== layer) return;
-    plan.run(K.probeRow, { WIDTH: row.shape[0]!, FIRST: 0 }, { x, row }, [K.step]);
-  };
 }

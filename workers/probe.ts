@@ -543,3 +543,11 @@ export function distances(
     return norm(part);
   });
 }
+
+/** Keeps the row of q, k and v that the last token of a call has in a layer. */
+export function keyTap(layer: number, row: Tensor): Tap {
+  return (site, at, x, plan) => {
+    if (site !== 'mixed' || at !== layer) return;
+    plan.run(K.probeRow, { WIDTH: row.shape[0]!, FIRST: 0 }, { x, row }, [K.step]);
+  };
+}

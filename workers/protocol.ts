@@ -449,6 +449,16 @@ export interface MemoryApi {
   beginBranch(): Promise<Branch>;
   /** Forget branches, with what only they hold. Fails: Refused for the present one. */
   dropBranches(branches: number[]): Promise<void>;
+  /**
+   * The state that the present branch ends in, as bytes for any engine with the same model; null where none can be had: it
+   * is too long, interventions changed it, or the model's files have no hashes.
+   */
+  exportBranch(): Promise<ArrayBuffer | null>;
+  /**
+   * A branch that goes on from such bytes becomes the present one; nothing is computed again. Fails: Refused for bytes that
+   * are no state of this model; Unsupported for one that this device cannot take up.
+   */
+  importBranch(state: ArrayBuffer): Promise<Branch>;
   /** Go on from where the present branch ends, without a new prompt. */
   proceed(sampling: Sampling, onToken: (t: Token) => void): Promise<Stop>;
   /** Frobenius norm of the difference of two branches' memories, [KDA layer, head]. */

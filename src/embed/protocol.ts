@@ -18,6 +18,8 @@ export const limits = {
   addressLength: 2_048,
   turns: 256,
   idsPerTurn: 16_384,
+  /** Of a state in a snapshot: some 1,500 tokens of the embedded model. */
+  stateBytes: 16 * 2 ** 20,
   /** Requests a second on average, and at once. */
   requestsPerSec: 20,
   requestBurst: 60,
@@ -94,6 +96,8 @@ export interface Snapshot {
   turns: WidgetTurn[];
   draw: Draw;
   look: Look;
+  /** What the model's memory held, so that nothing is computed again; absent where it is too large, or nothing was said. */
+  state?: ArrayBuffer;
 }
 
 export type Request = { id: number } & (
@@ -233,6 +237,13 @@ const list =
       ? Array.from(value, (one) => item(one, what))
       : refuse(`${what} is no list of at most ${most}`);
 
+const buffer =
+  (most: number): Read<ArrayBuffer> =>
+  (value, what) =>
+    value instanceof ArrayBuffer && value.byteLength <= most
+      ? value
+      : refuse(`${what} is no buffer of at most ${most} bytes`);
+
 const flag: Read<boolean> = (value, what) =>
   typeof value === 'boolean' ? value : refuse(`${what} is neither true nor false`);
 
@@ -298,20 +309,23 @@ const look: Read<Look> = record(
   },
 );
 
-const snapshot: Read<Snapshot> = record({
-  format: oneOf('palimpsest-snapshot'),
-  version: oneOf(1),
-  model: text(limits.addressLength),
-  turns: list(
-    record(
-      { role: oneOf('system', 'user', 'assistant'), content: longText },
-      { ids: list(natural(), limits.idsPerTurn) },
+const snapshot: Read<Snapshot> = record(
+  {
+    format: oneOf('palimpsest-snapshot'),
+    version: oneOf(1),
+    model: text(limits.addressLength),
+    turns: list(
+      record(
+        { role: oneOf('system', 'user', 'assistant'), content: longText },
+        { ids: list(natural(), limits.idsPerTurn) },
+      ),
+      limits.turns,
     ),
-    limits.turns,
-  ),
-  draw,
-  look,
-});
+    draw,
+    look,
+  },
+  { state: buffer(limits.stateBytes) },
+);
 
 const id = natural();
 const calls: { [C in Call]: Read<object> } = {

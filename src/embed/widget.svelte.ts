@@ -20,18 +20,19 @@ import { advance, startProgress, type Progress } from '../progress.ts';
 import { fetchRecording } from '../replay.ts';
 import { clamp, clampSeed, greedy, ranges, type NumberSetting } from '../sampling.ts';
 import type { Elsewhere, Piece, Speaker, Told } from '../speaker.ts';
-import type {
-  Answers,
-  Draw,
-  Look,
-  Outcome,
-  Snapshot,
-  Status,
-  Theme,
-  View,
-  WidgetModel,
-  WidgetToken,
-  WidgetTurn,
+import {
+  limits,
+  type Answers,
+  type Draw,
+  type Look,
+  type Outcome,
+  type Snapshot,
+  type Status,
+  type Theme,
+  type View,
+  type WidgetModel,
+  type WidgetToken,
+  type WidgetTurn,
 } from './protocol.ts';
 import { recordingAddress, selectionOf, type Wishes } from './wishes.ts';
 
@@ -99,6 +100,8 @@ export class Widget {
   #stopWanted = false;
   #cancelled = false;
   #held = false;
+  /** The state of a restored snapshot, until an engine takes it up. */
+  #restored: ArrayBuffer | null = null;
   #release: () => void = () => {};
 
   status = $derived.by<Status>(() => {
@@ -246,6 +249,8 @@ export class Widget {
       (thrown: unknown) => this.#fail(toFailure(thrown)),
     );
     this.bytes = loaded.memory;
+    // Before the model was loaded it could not be looked at: bytes that are no state are as if there were none.
+    await this.#takeUp(client).catch(() => {});
     return { kind: 'gpu', client, loaded };
   }
 
@@ -318,6 +323,7 @@ export class Widget {
   async startOver(): Promise<void> {
     await this.stop();
     this.turns = [];
+    this.#restored = null;
     this.draft = this.wishes.prompt;
     this.#personWrote = false;
     await (this.#client ?? this.#speaker)?.reset();
@@ -487,7 +493,17 @@ export class Widget {
       turns: this.turns.map(({ role, content, ids }) => ({ role, content, ...(ids && { ids }) })),
       draw: $state.snapshot(wishes.draw) as Draw,
       look,
+      ...(await this.#stateOf()),
     };
+  }
+
+  /** What the memory holds of the conversation, where it is small enough to be handed over. */
+  async #stateOf(): Promise<{ state?: ArrayBuffer }> {
+    if (this.#restored) return { state: this.#restored };
+    const last = this.turns.at(-1);
+    if (!this.#client || this.state.kind !== 'ready' || !last?.ids) return {};
+    const state = await this.#client.memory.exportBranch();
+    return state && state.byteLength <= limits.stateBytes ? { state } : {};
   }
 
   #mayRead(): Promise<boolean> {
@@ -508,8 +524,23 @@ export class Widget {
     // What stays of a person's words here is replaced, not read.
     this.#personWrote = false;
     this.turns = snapshot.turns.map((turn) => ({ ...turn, first: null, grows: false }));
+    this.#restored = snapshot.state ?? null;
     this.setLook(snapshot.look);
+    if (this.#client && this.state.kind === 'ready') await this.#takeUp(this.#client);
     return null;
+  }
+
+  /** Take up a restored state. Where this device keeps numbers otherwise the text is read anew with what is asked next. */
+  async #takeUp(client: Client): Promise<void> {
+    const state = this.#restored;
+    this.#restored = null;
+    if (!state) return;
+    await client.reset();
+    try {
+      await client.memory.importBranch(state);
+    } catch (thrown) {
+      if ((thrown as Error).name !== 'Unsupported') throw thrown;
+    }
   }
 
   setLook({ view, layer, head, token }: Look): null {

@@ -119,6 +119,14 @@ export class Desk implements DeskApi {
     return this.#own().memory.dropBranches(branches);
   }
 
+  exportBranch(): Promise<ArrayBuffer | null> {
+    return this.#own().memory.exportBranch();
+  }
+
+  importBranch(state: ArrayBuffer): Promise<Branch> {
+    return this.#own().memory.importBranch(state);
+  }
+
   proceed(sampling: Sampling, onToken: (t: Token) => unknown): Promise<Stop> {
     return handing(onToken, (hand) => this.#own().memory.proceed(sampling, hand));
   }

@@ -516,6 +516,13 @@ class Joint implements WholeEngine {
         this.#askOn((memory, there) =>
           memory.dropBranches(branches.map((branch) => lowered(branch, there))),
         ),
+      exportBranch: () => this.#askOn((memory) => memory.exportBranch()),
+      importBranch: (state) =>
+        this.#ask(async (there) => {
+          const branch = await there.engine.memory.importBranch(state);
+          there.blank = false;
+          return told(branch, there);
+        }),
       proceed: (sampling, onToken) =>
         this.#write(onToken, async (there, take) => {
           await this.#retell(there);

@@ -209,6 +209,8 @@ export class Seat implements Conversing {
           await memory.dropBranches(branches);
           for (const branch of branches) this.branches.delete(branch);
         }),
+      exportBranch: () => this.#look(() => memory.exportBranch()),
+      importBranch: (state) => this.#look(async () => this.#add(await memory.importBranch(state))),
       proceed: (sampling, onToken) => this.#write(() => memory.proceed(sampling, onToken)),
       compare: (a, b) =>
         this.#look(() => {

@@ -210,6 +210,10 @@ export function fakeMemory(model: ModelReport, stopOf: (ids: number[], text: str
       async dropBranches(ids: number[]) {
         for (const id of ids) kept.delete(id);
       },
+      exportBranch: async () => null,
+      importBranch: async (): Promise<Branch> => {
+        throw new PalimpsestError('Refused', 'The fake takes no state in.');
+      },
       async proceed(sampling: Sampling, onToken: (token: Token) => void) {
         let text = '';
         const ids: number[] = [];

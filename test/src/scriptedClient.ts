@@ -172,6 +172,8 @@ export class ScriptedClient implements Client {
     branches: () => Promise.resolve([]),
     fork: () => Promise.reject(new Error('nothing is recorded')),
     select: () => Promise.reject(new Error('nothing is recorded')),
+    exportBranch: () => Promise.resolve(null),
+    importBranch: () => Promise.reject(new Error('nothing is recorded')),
     beginBranch: () => Promise.reject(new Error('nothing is recorded')),
     dropBranches: () => Promise.reject(new Error('nothing is recorded')),
     proceed: () => Promise.reject(new Error('nothing is recorded')),

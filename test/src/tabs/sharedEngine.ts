@@ -1,6 +1,7 @@
 /** A real engine as tabs share it: the tiny golden model, in this process. */
 import type { Shareable } from '../../../src/tabs/seats.ts';
 import type { LastingEngine } from '../../../workers/lasting.ts';
+import { readState, writeState } from '../../../workers/stateFile.ts';
 
 export function shareable(engine: LastingEngine): Shareable {
   return {
@@ -17,6 +18,11 @@ export function shareable(engine: LastingEngine): Shareable {
       select: (branch) => engine.select(branch),
       beginBranch: () => engine.beginBranch(),
       dropBranches: (branches) => engine.dropBranches(branches),
+      exportBranch: async () => {
+        await engine.keep();
+        return writeState(engine.standing, { model: 'tiny', ...engine.fit });
+      },
+      importBranch: (state) => engine.takeIn(readState(state, { model: 'tiny', ...engine.fit })),
       proceed: (...asked) => engine.proceed(...asked),
       compare: (a, b) => engine.compare(a, b),
       difference: (...asked) => engine.difference(...asked),
