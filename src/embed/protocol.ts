@@ -19,7 +19,7 @@ export const limits = {
   turns: 256,
   idsPerTurn: 16_384,
   /** Of a state in a snapshot: some 1,500 tokens of the embedded model. */
-  stateBytes: 16 * 2 ** 20,
+  stateBytes: 16_777_216,
   /** Requests a second on average, and at once. */
   requestsPerSec: 20,
   requestBurst: 60,
