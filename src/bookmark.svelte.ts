@@ -30,15 +30,22 @@ export class Bookmark {
   async open(): Promise<Account | null> {
     const mine = await this.#claim();
     if (!mine) return null;
-    const text = await this.#api()
-      ?.account()
-      .catch(() => null);
+    const text = await this.#read();
     this.#mine = true; // not before: an empty page would be stored in its place
     if (typeof text !== 'string') return null;
     const account = readAccount(text);
     if (!account)
       this.note = 'The conversation of your last visit was stored otherwise and is gone.';
     return account;
+  }
+
+  /** Who answers may change meanwhile, as where there is no WebGPU: then whoever answers from then on reads it. */
+  async #read(): Promise<string | null> {
+    for (;;) {
+      const api = this.#api();
+      const text = await api?.account().catch(() => null);
+      if (typeof text === 'string' || api === this.#api()) return text ?? null;
+    }
   }
 
   /** Have a freshly loaded engine take up the stored state. Never throws. */

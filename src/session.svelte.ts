@@ -338,7 +338,7 @@ export class Session {
   async #recall(): Promise<void> {
     const account = await this.bookmark.open();
     const untouched = this.path.length === 0 && this.paper === blankPaper && !this.busy;
-    if (!account || !untouched || this.status.kind !== 'absent') return;
+    if (!account || !untouched || !['absent', 'failed'].includes(this.status.kind)) return;
     this.conversation = account.conversation;
     this.paper = account.paper;
     if (this.path.length === 0 && this.paper !== blankPaper) this.#wanted = 'paper';

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { writeAccount } from '../../src/account.ts';
 import { greedy } from '../../src/sampling.ts';
 import type { Endpoint } from '../../src/remote/endpoint.ts';
 import { Session } from '../../src/session.svelte.ts';
@@ -49,6 +50,28 @@ async function exchange(question: string, ...answer: string[]) {
   generation().end();
   await vi.waitFor(() => expect(session.busy).toBe(false));
 }
+
+test('what was said is shown again where WebGPU is gone since', async () => {
+  await makeReady();
+  await exchange('Hello', 'Good ', 'day.');
+  const said = writeAccount(session.account());
+  session.destroy();
+  ScriptedClient.account = said;
+  try {
+    const chosen: string[] = [];
+    session = new Session(({ kind }) => {
+      chosen.push(kind);
+      clients.push(new ScriptedClient());
+      return client();
+    }, model);
+    client().found.reject(new PalimpsestError('NoWebGPU', 'no adapter'));
+    await vi.waitFor(() => expect(texts()).toEqual(['Hello', 'Good day.']));
+    expect(chosen).toEqual(['gpu', 'cpu']);
+    expect(session.status).toEqual({ kind: 'absent' });
+  } finally {
+    ScriptedClient.account = null;
+  }
+});
 
 describe('loading', () => {
   test('nothing is loaded unasked; only the manifest is read for the size', async () => {
