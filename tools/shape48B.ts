@@ -52,7 +52,7 @@ const small: Shape = {
   heads: 4,
   vocabulary: 512,
   kda: { keys: 32, values: 32, taps: 4 },
-  mla: { latent: 64, sharedKey: 32, ownKey: 32, query: 64, values: 32, joined: false },
+  mla: { latent: 64, sharedKey: 32, ownKey: 64, query: 96, values: 32, joined: false },
   denseWidth: 256,
   moe: { ...large.moe, experts: 32, expertsUsed: 4, width: 64, sharedWidth: 64 },
 };

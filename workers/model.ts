@@ -253,7 +253,8 @@ export class Model {
   #weightBytesRead({ program, weights }: Call): number {
     const { experts, expertsUsed } = this.#config.moe;
     if (program.name === 'embed') return 0; // one row of many
-    return weights.reduce(
+    // A call may bind a matrix in two places and read it in one.
+    return [...new Set(weights)].reduce(
       (sum, t) => sum + (this.#stacks.has(t) ? (t.bytes * expertsUsed) / experts : t.bytes),
       0,
     );
