@@ -88,7 +88,13 @@ async function describeFolder(
     signal,
     () => fetchText(world, limits.stallMs, address, manifestBytes, signal),
     () => {},
-  );
+  ).catch((cause: unknown) => {
+    if (!/ answered 4(04|10): /.test(String(cause))) throw cause;
+    throw new PalimpsestError(
+      'DownloadFailed',
+      `${model} has no manifest.json, which says what a folder holds. Of GGUF files give the address of the first; of a safetensors checkpoint the page of its repository on huggingface.co, or download the folder and drop it here.`,
+    );
+  });
   const manifest = readManifest(text, address);
   const validators = new Map<number, string | null>();
   for (const [i, { file, sha256 }] of manifest.shards.entries()) {

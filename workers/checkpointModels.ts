@@ -42,7 +42,12 @@ export async function findCheckpoint(place: CheckpointPlace): Promise<Found> {
     return {
       identity: `${page}/tree/${commit}`,
       about: { name: id.slice(id.indexOf('/') + 1), license },
-      remote: checkpoint.files.map(({ path, address, bytes }) => ({ name: path, address, bytes })),
+      remote: checkpoint.files.map(({ path, address, bytes, sha256 }) => ({
+        name: path,
+        address,
+        bytes,
+        sha256,
+      })),
       files: [],
     };
   }

@@ -1,6 +1,7 @@
 /** A file on a server as a byte source: ranges are asked for as they are read, and again where an answer breaks off. */
 import type { ByteSource } from './gguf.ts';
 import { PalimpsestError } from './protocol.ts';
+import { sha256 } from './sha256.ts';
 import {
   ask,
   isSetback,
@@ -19,16 +20,19 @@ export interface RemoteFile {
   name: string;
   address: string;
   bytes: number;
+  /** Lower-case hex, where whoever listed it states it. */
+  sha256: string | null;
 }
 
 /**
  * The file, read by range. `tell` hears of failures that are waited out. Reads fail with DownloadFailed (also where the
- * server knows no ranges, or the file became another one), and with the signal's reason when it is aborted.
+ * server knows no ranges, or the file became another one), and with the signal's reason when it is aborted. A read of the
+ * whole file is held to its hash; a range has only the file's version and length to be held to.
  */
 export function remoteSource(
   world: World,
   limits: Limits,
-  { name, address, bytes }: RemoteFile,
+  { name, address, bytes, sha256: stated }: RemoteFile,
   tell: (note: string) => void,
   signal: AbortSignal,
 ): ByteSource {
@@ -98,7 +102,16 @@ export function remoteSource(
         filled = outcome.filled;
         return outcome.setback ?? out;
       };
-      return patiently(world, limits, signal, attempt, tell, () => filled);
+      const read = await patiently(world, limits, signal, attempt, tell, () => filled);
+      if (stated && byteLength === bytes) {
+        const found = await sha256(read);
+        if (found !== stated) {
+          throw failed(
+            `${address} arrived with SHA-256 ${found.slice(0, 8)} instead of ${stated.slice(0, 8)}, which it is listed with`,
+          );
+        }
+      }
+      return read;
     },
   };
 }

@@ -27,6 +27,12 @@ export function readAddress(typed: string, protocol: string): string {
       `Browsers let a page that came by https fetch nothing by http. Is there an https:// address of ${address.host}?`,
     );
   }
+  if (/\.safetensors(\.index\.json)?$/.test(address.pathname)) {
+    throw new PalimpsestError(
+      'Refused',
+      `${address.pathname.split('/').at(-1)} is one file of a checkpoint, and an import needs them all. Give the page of its repository on huggingface.co, or download the folder and drop it here.`,
+    );
+  }
   if (!/(\/|\.gguf)$/.test(address.pathname)) {
     throw new PalimpsestError(
       'Refused',
@@ -36,12 +42,13 @@ export function readAddress(typed: string, protocol: string): string {
   return address.href;
 }
 
-/** True for the page of a repository on the Hugging Face hub, or of a folder in it. */
+/** True for the page of a repository on the Hugging Face hub, of a folder in it, or of a file that is no model by itself. */
 export function isRepository(typed: string): boolean {
   const text = typed.trim();
   if (!URL.canParse(text)) return false;
   const { host, pathname } = new URL(text);
-  return host === 'huggingface.co' && /^\/[^/]+\/[^/]+\/?(tree\/.*)?$/.test(pathname);
+  if (!['huggingface.co', 'hf.co'].includes(host) || pathname.endsWith('.gguf')) return false;
+  return /^\/[^/]+\/[^/]+\/?((tree|blob|resolve)\/.*)?$/.test(pathname);
 }
 
 /** True for a model that is made here from a safetensors checkpoint (workers/checkpointModels.ts names them). */

@@ -301,6 +301,16 @@ describe('a model of one’s own', () => {
   });
 });
 
+/** Drop a file or folder of this computer on the page, as the browser itself does: its entries can be walked. */
+async function dropPath(path: string): Promise<void> {
+  const session = await page.context().newCDPSession(page);
+  const data = { items: [], files: [path], dragOperationsMask: 1 };
+  for (const type of ['dragEnter', 'dragOver', 'drop'] as const) {
+    await session.send('Input.dispatchDragEvent', { type, x: 400, y: 300, data });
+  }
+  await session.detach();
+}
+
 describe('a safetensors checkpoint', () => {
   const parent = mkdtempSync(join(tmpdir(), 'palimpsest-'));
   const folder = join(parent, 'tiny');
@@ -335,6 +345,26 @@ describe('a safetensors checkpoint', () => {
     const { sha256: right } = imported['tiny-Q8_0.gguf'];
     expect(sha256(readFileSync(await download.path()))).toBe(right);
     expect(await answers()).toBe(answer);
+    expect(grave(faults)).toEqual([]);
+  });
+
+  test('its folder is dropped on the page, or one with a .gguf file, or one with neither', async () => {
+    const [gguf, neither] = [join(parent, 'gguf'), join(parent, 'neither')];
+    for (const made of [gguf, neither]) {
+      mkdirSync(made);
+      writeFileSync(join(made, 'notes.txt'), 'Nothing that is read.');
+    }
+    writeFileSync(join(gguf, 'tiny.gguf'), bytes);
+    await open();
+    await dropPath(folder);
+    const offer = page.getByRole('group', { name: 'Import of tiny' });
+    await offer.getByText(/MB of safetensors · no licence stated/).waitFor();
+    await dropPath(neither);
+    await page.getByText(/There is no \.gguf file here/).waitFor();
+    expect(await offer.count()).toBe(0);
+    await dropPath(gguf);
+    await page.getByText('Read from your files, in place.').waitFor();
+    expect(await answers()).not.toBe('');
     expect(grave(faults)).toEqual([]);
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { readAddress, sourceOf } from '../../src/model/address.ts';
+import { isRepository, readAddress, sourceOf } from '../../src/model/address.ts';
 
 describe('an address as people type it', () => {
   test.each([
@@ -17,6 +17,8 @@ describe('an address as people type it', () => {
     ['m.gguf', 'is no address'],
     ['ftp://host/m.gguf', 'is no address'],
     ['https://host/m.bin', 'm.bin is not a .gguf file'],
+    ['https://host/c/model.safetensors.index.json', 'download the folder and drop it here'],
+    ['https://host/c/model-00001-of-00002.safetensors', 'one file of a checkpoint'],
     ['http://host/m.gguf', 'by https fetch nothing by http'],
   ])('%s is refused: %s', (typed, why) =>
     expect(() => readAddress(typed, 'https:')).toThrow(
@@ -28,6 +30,17 @@ describe('an address as people type it', () => {
     expect(readAddress('http://host/m.gguf', 'http:')).toBe('http://host/m.gguf');
   });
 });
+
+test.each([
+  ['https://huggingface.co/own/er', true],
+  ['https://hf.co/own/er/', true],
+  ['https://huggingface.co/own/er/tree/main/sub', true],
+  ['https://huggingface.co/own/er/blob/main/model.safetensors.index.json', true],
+  ['https://huggingface.co/own/er/resolve/main/config.json', true],
+  ['https://huggingface.co/own/er/resolve/main/m.gguf', false],
+  ['https://huggingface.co/own', false],
+  ['https://host/own/er', false],
+])('a repository is looked at as one: %s, %s', (typed, is) => expect(isRepository(typed)).toBe(is));
 
 test('where a model comes from', () => {
   const page = 'https://play.example/app/';

@@ -270,8 +270,8 @@ describe('a checkpoint', () => {
     const files = serveCheckpoint();
     const { checkpoint } = await listRepository(hub, 'some/tiny', 'main');
     const { signal } = new AbortController();
-    const remote = checkpoint!.files.map(({ path, address, bytes }: HubFile) =>
-      remoteSource(world, limits, { name: path, address, bytes }, () => {}, signal),
+    const remote = checkpoint!.files.map(({ path, address, bytes, sha256 }: HubFile) =>
+      remoteSource(world, limits, { name: path, address, bytes, sha256 }, () => {}, signal),
     );
     const about = { name: 'tiny', license: 'mit' };
     const far = await importCheckpoint(remote, about, 'Q4_0');

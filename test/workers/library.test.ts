@@ -43,9 +43,15 @@ describe('opening', () => {
       const opening = library.open(address, noReport);
       await expect(opening).rejects.toMatchObject({ name: 'Refused' });
     }
-    for (const address of [`${rig.origin}m/`, `${rig.origin}m.gguf`]) {
+    for (const [address, why] of [
+      [`${rig.origin}m/`, 'has no manifest.json, which says what a folder holds'],
+      [`${rig.origin}m.gguf`, 'there is no such file'],
+    ] as const) {
       const opening = library.open(address, noReport);
-      await expect(opening).rejects.toMatchObject({ name: 'DownloadFailed' });
+      await expect(opening).rejects.toMatchObject({
+        name: 'DownloadFailed',
+        message: expect.stringContaining(why) as unknown,
+      });
     }
   });
 

@@ -3,7 +3,7 @@ import { remoteSource, type RemoteFile } from '../../workers/remoteSource.ts';
 import { limits, type World } from '../../workers/transfer.ts';
 import { FakeClock, passingTime } from '../fault/clock.ts';
 import { FakeLocks } from '../fault/locks.ts';
-import { weights } from '../fault/rig.ts';
+import { sha256Of, weights } from '../fault/rig.ts';
 import { FaultServer, type Fault } from '../fault/server.ts';
 import { random } from '../reference/random.ts';
 
@@ -30,7 +30,12 @@ function open(changes: Partial<RemoteFile> = {}, signal = new AbortController().
     common: null,
     persisted: async () => true,
   };
-  const file = { name: 'w.safetensors', address: `${origin}w.safetensors`, bytes: bytes.length };
+  const file = {
+    name: 'w.safetensors',
+    address: `${origin}w.safetensors`,
+    bytes: bytes.length,
+    sha256: null,
+  };
   const notes: string[] = [];
   const source = remoteSource(
     world,
@@ -145,6 +150,17 @@ describe('a file on a server', () => {
     await expect(read(100, 1000)).rejects.toMatchObject({
       name: 'DownloadFailed',
       message: expect.stringMatching(message) as unknown,
+    });
+  });
+
+  test('that is read whole is held to its hash; a range of it cannot be', async () => {
+    const right = open({ sha256: sha256Of(bytes) });
+    expectRange(await right.read(0, bytes.length), 0, bytes.length);
+    const wrong = open({ sha256: 'e'.repeat(64) });
+    expectRange(await wrong.read(5, 1000), 5, 1000);
+    await expect(wrong.read(0, bytes.length)).rejects.toMatchObject({
+      name: 'DownloadFailed',
+      message: expect.stringMatching(/instead of eeeeeeee, which it is listed with/) as unknown,
     });
   });
 
