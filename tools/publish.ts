@@ -4,11 +4,18 @@ import ts from 'typescript';
 import { build, type Plugin } from 'vite';
 import { headersFile, headersOf, policyInside, vercelFile } from './headers.ts';
 
+/** Pages of this computer's own, as vite lets them by itself. */
+const thisComputer = /^https?:\/\/(?:(?:[^:]+\.)?localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$/;
+
 /** Each page's policy inside it; the hosts' header files; and a preview server that sends what they would. */
 export function publishHeaders(): Plugin {
   let developing = false;
   return {
     name: 'publish-headers',
+    // While developing, too, a frame without an origin of its own reads scripts and models. Any site can make one, so what
+    // is served here is open to read: files of this repository, and none that vite keeps back.
+    config: (_, { command }) =>
+      command === 'serve' ? { server: { cors: { origin: [thisComputer, 'null'] } } } : null,
     configResolved: ({ command }) => void (developing = command === 'serve'),
     transformIndexHtml: {
       order: 'pre',

@@ -1,0 +1,158 @@
+/** What stands around the built page: who may read the development server, and the workflow that publishes. */
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { createServer } from 'vite';
+import { publishHeaders } from '../../tools/publish.ts';
+
+test('the development server lets frames without an origin read, and no other site', async () => {
+  const server = await createServer({
+    configFile: false,
+    logLevel: 'silent',
+    plugins: [publishHeaders()],
+    server: { port: 0, host: '127.0.0.1', ws: false, watch: null },
+    optimizeDeps: { noDiscovery: true },
+  });
+  try {
+    await server.listen();
+    const address = server.httpServer!.address();
+    const port = typeof address === 'object' ? address!.port : 0;
+    const allowed = async (origin: string) => {
+      const answer = await fetch(`http://127.0.0.1:${port}/src/format.ts`, { headers: { origin } });
+      expect(answer.status).toBe(200);
+      return answer.headers.get('access-control-allow-origin');
+    };
+    expect(await allowed('null')).toBe('null');
+    expect(await allowed('http://localhost:5173')).toBe('http://localhost:5173');
+    expect(await allowed('https://localhost.elsewhere.example')).toBeNull();
+    expect(await allowed('https://elsewhere.example')).toBeNull();
+  } finally {
+    await server.close();
+  }
+});
+
+// ------------------------------------------------------------------------------------------- the workflow
+
+type Node = string | Node[] | { [key: string]: Node };
+
+/** The part of YAML that the workflow is written in: maps and lists by two blanks, plain words, words in brackets. */
+function readYaml(text: string): Node {
+  const lines = text
+    .split('\n')
+    .map((line, at) => ({ at: at + 1, line: line.replace(/(^|\s)#.*$/, '').trimEnd() }))
+    .filter(({ line }) => line !== '')
+    .map(({ at, line }) => ({ at, depth: line.search(/\S/), words: line.trim() }));
+  const fail = (at: number, why: string): never => {
+    throw new Error(`line ${at}: ${why}`);
+  };
+  let next = 0;
+
+  function block(depth: number): Node {
+    const isList = lines[next]!.words.startsWith('- ');
+    const list: Node[] = [];
+    const map: { [key: string]: Node } = {};
+    while (next < lines.length && lines[next]!.depth >= depth) {
+      const line = lines[next]!;
+      if (line.depth !== depth) fail(line.at, `${line.depth} blanks, not ${depth}`);
+      if (line.words.startsWith('- ') !== isList) fail(line.at, 'a list and a map in one');
+      if (isList) {
+        // The item's own first line stands where its others do.
+        lines[next] = { ...line, depth: depth + 2, words: line.words.slice(2) };
+        list.push(
+          /^[\w-]+:( |$)/.test(lines[next]!.words) ? block(depth + 2) : scalar(take().words),
+        );
+        continue;
+      }
+      const { at, words } = take();
+      const [, key, value] = /^([\w-]+):(?: (.+))?$/.exec(words) ?? fail(at, `no key: ${words}`);
+      if (key! in map) fail(at, `${key} twice`);
+      const deeper = lines[next] && lines[next]!.depth > depth;
+      if (value !== undefined && deeper)
+        fail(lines[next]!.at, `something below ${key}, which has a value`);
+      map[key!] = value !== undefined ? scalar(value) : deeper ? block(depth + 2) : '';
+    }
+    return isList ? list : map;
+  }
+  const take = () => lines[next++]!;
+  const scalar = (words: string): Node =>
+    /^\[.*\]$/.test(words) ? words.slice(1, -1).split(/,\s*/) : words;
+  const read = block(0);
+  if (next < lines.length) fail(lines[next]!.at, 'left over');
+  return read;
+}
+
+describe('the workflow for GitHub Pages', () => {
+  type Step = Record<string, string | Record<string, string>>;
+  interface Workflow {
+    name: string;
+    on: { push: { branches: string[] }; workflow_dispatch: string };
+    permissions: Record<string, string>;
+    concurrency: Record<string, string>;
+    jobs: {
+      publish: {
+        'runs-on': string;
+        environment: { name: string; url: string };
+        steps: Step[];
+      };
+    };
+  }
+  const workflow = readYaml(
+    readFileSync('.github/workflows/pages.yml', 'utf8'),
+  ) as unknown as Workflow;
+  const { steps, environment } = workflow.jobs.publish;
+
+  test('has what a workflow has, and nothing that GitHub does not know', () => {
+    const known = (value: object, keys: string[]) =>
+      expect(Object.keys(value).filter((key) => !keys.includes(key))).toEqual([]);
+    known(workflow, ['name', 'on', 'permissions', 'concurrency', 'jobs']);
+    known(workflow.on, ['push', 'workflow_dispatch']);
+    known(workflow.concurrency, ['group', 'cancel-in-progress']);
+    known(workflow.jobs.publish, ['runs-on', 'environment', 'steps']);
+    for (const step of steps) {
+      known(step, ['id', 'name', 'uses', 'run', 'with']);
+      expect(
+        ['uses', 'run'].filter((key) => key in step),
+        JSON.stringify(step),
+      ).toHaveLength(1);
+    }
+    expect(workflow.on.push.branches).toEqual(['main']);
+    expect(workflow.jobs.publish['runs-on']).toMatch(/^ubuntu-/);
+  });
+
+  test('may do what publishing takes and no more; its actions have versions', () => {
+    expect(workflow.permissions).toEqual({ contents: 'read', pages: 'write', 'id-token': 'write' });
+    const used = steps.flatMap(({ uses }) => (typeof uses === 'string' ? [uses] : []));
+    for (const action of used) expect(action).toMatch(/^actions\/[\w-]+@v\d+$/);
+    const names = used.map((action) => action.split('@')[0]);
+    expect(names).toEqual([
+      'actions/checkout',
+      'actions/setup-node',
+      'actions/upload-pages-artifact',
+      'actions/deploy-pages',
+    ]);
+  });
+
+  test('builds by a script there is, with a Node that the package takes, and publishes what was built', () => {
+    const { scripts, engines } = JSON.parse(readFileSync('package.json', 'utf8')) as {
+      scripts: Record<string, string>;
+      engines: { node: string };
+    };
+    const runs = steps.flatMap(({ run }) => (typeof run === 'string' ? [run] : []));
+    expect(runs).toEqual(['npm run build']);
+    expect(scripts.build).toContain('tools/setup.mjs'); // which installs
+    const withOf = (action: string) =>
+      steps.find(({ uses }) => String(uses).startsWith(action))!.with as Record<string, string>;
+    expect(engines.node).toContain(`^${withOf('actions/setup-node')['node-version']}.`);
+    expect(withOf('actions/upload-pages-artifact').path).toBe('dist');
+    const [, step] = /^\$\{\{ steps\.(\w+)\.outputs\.page_url \}\}$/.exec(environment.url)!;
+    expect(steps.find(({ id }) => id === step)!.uses).toMatch(/^actions\/deploy-pages@/);
+    expect(environment.name).toBe('github-pages');
+  });
+
+  test('a line out of place is seen', () => {
+    const text = readFileSync('.github/workflows/pages.yml', 'utf8');
+    expect(() => readYaml(text.replace('  contents: read', '   contents: read'))).toThrow(/blanks/);
+    expect(() => readYaml(text.replace('      - run:', '      run:'))).toThrow(/list and a map/);
+    expect(() => readYaml(text.replace('  pages: write', '  contents: write'))).toThrow(/twice/);
+    expect(() => readYaml(text.replace('name: pages', 'name pages'))).toThrow(/no key/);
+  });
+});
