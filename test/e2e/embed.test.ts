@@ -136,9 +136,13 @@ describe('in an article of another site', () => {
       const second = await goOn();
       await widget.restore(snapshot);
       const again = await goOn();
+      const forged = await widget
+        .restore({ ...snapshot, state: new ArrayBuffer(64) })
+        .catch((refused: Error) => `${refused.name}: ${refused.message}`);
       await widget.setView('gates');
       return {
-        ...{ model, texts, first, second, again, snapshot, storage: heard.storage },
+        ...{ model, texts, first, second, again, forged, storage: heard.storage },
+        stateBytes: snapshot.state?.byteLength,
         status: [...heard.status],
         heights: heard.heights.size,
         height: widget.getBoundingClientRect().height,
@@ -152,6 +156,9 @@ describe('in an article of another site', () => {
     expect(exact.startsWith(seen.first.text + seen.second.text)).toBe(true);
     expect(seen.first.ids).toHaveLength(24);
     expect(seen.again).toMatchObject({ text: seen.second.text, ids: seen.second.ids });
+    // With the state itself: nothing had to be read again.
+    expect(seen.stateBytes).toBeGreaterThan(100_000);
+    expect(seen.forged).toMatch(/^Refused: This is no state to take up/);
     expect(seen.storage).toBe('partitioned');
     for (const state of ['asking', 'loading', 'writing']) {
       expect(seen.status).toContain(state);

@@ -232,6 +232,9 @@ describe('what a request may be', () => {
     ['a turn of nobody', restoring({ turns: [{ role: 'developer', content: '' }] })],
     ['ids that are no ids', restoring({ turns: [{ ...snapshot.turns[1], ids: [-1] }] })],
     ['too many ids', restoring({ turns: [{ ...snapshot.turns[1], ids: Array(16_385).fill(1) }] })],
+    ['a state that is no buffer', restoring({ state: { byteLength: 8 } })],
+    ['a state behind a view', restoring({ state: new Uint8Array(8) })],
+    ['a state too large', restoring({ state: new ArrayBuffer(limits.stateBytes + 1) })],
     ['bytes for a text', { ...requests[1], prompt: new ArrayBuffer(8) }],
   ];
   function restoring(change: object) {
@@ -240,6 +243,11 @@ describe('what a request may be', () => {
   test.each(cases)('%s is refused', (_, message) => {
     expect(() => readRequest(message, 'It')).toThrow(PalimpsestError);
     expect(({} as { polluted?: boolean }).polluted).toBeUndefined();
+  });
+
+  test('a snapshot with a state is taken as it is', () => {
+    const message = restoring({ state: new ArrayBuffer(limits.stateBytes) });
+    expect(readRequest(message, 'It')).toEqual(message);
   });
 
   test('what is read is a copy: nothing else of the message comes along', () => {
