@@ -1,10 +1,10 @@
 /**
  * The measurements of largeModel.ts on their own:
  *
- *   node tools/run.mjs benchLarge [--runs N (10)] [--contexts A,B,..] [--kernels] [--small] [--json FILE]
+ *   node tools/run.mjs benchLarge [--runs N (10)] [--contexts A,B,..] [--grown] [--kernels] [--small] [--json FILE]
  *
  * Needs some 65 GB of GPU memory for a million tokens, 30 GB for 64k. `--small` is a shape of the kind that a processor
- * runs in seconds.
+ * runs in seconds; `--grown` has caches in the segments of a conversation that grew.
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -17,6 +17,7 @@ const { values: arg } = parseArgs({
   options: {
     runs: { type: 'string', default: '10' },
     contexts: { type: 'string' },
+    grown: { type: 'boolean', default: false },
     kernels: { type: 'boolean', default: false },
     small: { type: 'boolean', default: false },
     json: { type: 'string' },
@@ -31,6 +32,7 @@ const figures = await measureLarge({
   shape: arg.small ? shapeSmall : shape48B,
   contexts: contexts.split(',').map(Number),
   runs: Number(arg.runs),
+  grown: arg.grown,
   kernels: arg.kernels,
   say: (line) => console.log(line),
 });

@@ -23,6 +23,8 @@ export interface LargeOptions {
   /** Tokens, in rising order: how long the conversation is when tokens are timed. */
   contexts: readonly number[];
   runs: number;
+  /** Whether caches lie in segments that double, as in a conversation that grew, and not in one as far as can be bound. */
+  grown?: boolean;
   /** Whether GPU time is told by kernel, too. */
   kernels: boolean;
   say: (line: string) => void;
@@ -156,9 +158,9 @@ async function measureContext(
   config: ModelConfig,
   context: number,
   stream: Spread | null,
-  { runs, say, kernels }: LargeOptions,
+  { runs, grown, say, kernels }: LargeOptions,
 ): Promise<ContextFigures> {
-  const state = new State(gpu, config, context, 'f16', context);
+  const state = new State(gpu, config, context, 'f16', ...(grown ? [] : [context]));
   await gpu.guard(`a conversation of ${context} tokens`, () => state.reserve(context));
   await fillState(gpu, state);
   const plans = await model.plan(state, UNWATCHED);
@@ -209,7 +211,7 @@ async function measureContext(
   };
   const share = stream ? `${((100 * gbps) / stream.median).toFixed(1)} % of the stream` : '';
   say(
-    `  ${String(context).padStart(8)} tokens  ${told(tokenMs, 3)} ms a token, ${tokens} a run; GPU ${gpuMs?.median.toFixed(3) ?? '-'} ms in ${calls.length} calls; ` +
+    `  ${String(context).padStart(8)} tokens  ${told(tokenMs, 3)} ms a token, ${tokens} a run; GPU ${gpuMs?.median.toFixed(3) ?? '-'} ms in ${calls.length} calls on ${state.segments.length} segments; ` +
       `${share}; state ${megabytes(figures.stateBytes)}`,
   );
   if (kernels) for (const line of await kernelLines(gpu, calls)) say(`    ${line}`);
