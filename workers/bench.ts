@@ -7,15 +7,16 @@ import type { Engine } from './engine.ts';
 import type { Call, Gpu, Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import { Plan } from './plan.ts';
-import type {
-  BenchProgress,
-  BenchResult,
-  BenchWish,
-  KernelFigure,
-  Prompt,
-  Sampling,
-  Spread,
-  Watch,
+import {
+  type BenchProgress,
+  type BenchResult,
+  type BenchWish,
+  type KernelFigure,
+  PalimpsestError,
+  type Prompt,
+  type Sampling,
+  type Spread,
+  type Watch,
 } from './protocol.ts';
 import { packedRow } from './quant.ts';
 
@@ -139,8 +140,7 @@ export function productMatrices(gpu: Gpu, rows: number, cols: number): number {
 }
 
 function productBytes(rows: number, cols: number): number {
-  const { codeWords, scaleWords } = packedRow('Q4_0', cols);
-  return 4 * rows * (codeWords + scaleWords);
+  return 4 * rows * packedRow('Q4_0', cols).codeWords;
 }
 
 /** GB/s of 4-bit weights in one token's products, on as many matrices as no cache holds. */
@@ -151,7 +151,7 @@ export async function* productRates(
   runs: number,
   clock: Clock,
 ): AsyncGenerator<number> {
-  const { codeWords, scaleWords } = packedRow('Q4_0', cols);
+  const { codeWords } = packedRow('Q4_0', cols);
   const count = productMatrices(gpu, rows, cols);
   const used: Tensor[] = [];
   const take = (name: string, words: number) => {
@@ -161,13 +161,12 @@ export async function* productRates(
   };
   try {
     const calls = await gpu.guard('matrices to multiply', () => {
-      const [x, y, w] = [take('x', cols), take('y', rows), take('w', cols)];
+      const [x, w] = [take('x', cols), take('w', cols)];
       const plan = new Plan(gpu, 'decode', take('step', 4));
       for (let i = 0; i < count; i++) {
         const codes = take('codes', rows * codeWords);
-        const scales = take('scales', rows * scaleWords);
         fillWithNoise(gpu, codes, rows * codeWords);
-        const part = { firstRow: 0, rows, offset: 0, codes, scales };
+        const part = { firstRow: 0, rows, offset: 0, codes, scales: null };
         const matrix = {
           name: 'noise',
           type: 'Q4_0' as const,
@@ -176,7 +175,7 @@ export async function* productRates(
           cols,
           parts: [part],
         };
-        plan.project(matrix, 0, null, { w, eps: 1e-5 }, x, y);
+        plan.project(matrix, 0, null, { w, eps: 1e-5 }, x, take('y', rows));
       }
       return plan.calls.filter((call) => 'program' in call);
     });
@@ -197,7 +196,7 @@ export interface BenchPlace {
 }
 
 /** Thrown through a step when it is stopped. */
-const STOPPED = Symbol('stopped');
+const STOPPED = new PalimpsestError('Refused', 'The bench was stopped.');
 
 /** One course of measurements. The engine's conversation is forgotten. */
 export class Bench {

@@ -13,14 +13,13 @@ function watchOf({ model }: Loaded): BenchWish['watch'] {
 export function wishFor(loaded: Loaded): BenchWish {
   const { software } = loaded.device;
   const { width } = loaded.model;
+  const own: [number, number] = [4 * width, width];
+  /** It fills any GPU. */
+  const large: [number, number] = [16384, 2304];
   return {
     runs: software ? 3 : 10,
     tokens: software ? 16 : 128,
-    // One that fills any GPU, and one of the model's own.
-    products: [
-      [16384, 2304],
-      [4 * width, width],
-    ],
+    products: software ? [own] : [large, own],
     prompts: software ? [32, 128] : [32, 512, 2048],
     contexts: software ? [] : [1024],
     watch: watchOf(loaded),
