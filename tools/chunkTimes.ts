@@ -1,10 +1,9 @@
 /**
- * How long the chunk form of Kimi Delta Attention takes on a GPU, whole and kernel by kernel, and its share of FLA's speed: 32
- * heads of 128 keys and 128 values. Inside: all that kdaChunks calls, from f32 q, k (of unit length), v, g and beta to f32
- * outputs and the memory afterwards.
+ * How long the chunk form of Kimi Delta Attention takes on a GPU, whole and kernel by kernel, and its share of FLA's speed.
+ * Inside: all that kdaChunks calls, from f32 q, k (of unit length), v, g and beta to f32 outputs and the memory afterwards.
  */
 import { readFileSync } from 'node:fs';
-import { kdaChunks, takesMatrices } from '../workers/chunks.ts';
+import { type HeadSizes, kdaChunks, takesMatrices } from '../workers/chunks.ts';
 import type { Gpu, Tensor } from '../workers/gpu.ts';
 import { chunkScratch } from '../workers/kernels.ts';
 import { Plan } from '../workers/plan.ts';
@@ -26,17 +25,24 @@ export interface Spread {
   runs: number;
 }
 
-const SIZES = { H: 32, K: 128, V: 128 };
+/** Those of Kimi Linear 48B-A3B. */
+export const LARGE: HeadSizes = { H: 32, K: 128, V: 128 };
 
-/** Chains in one submission: a GPU that waits between lowers its clocks. */
-const CHAINS = 4;
+/** GPU microseconds of a submission, at least, and most chains in it: a GPU that waits between lowers its clocks. */
+const SUBMISSION_US = 15_000;
+const MOST_CHAINS = 64;
 
 /** Tokens of noise, repeated until the call is full. */
 const PERIOD = 256;
 
 /** Time the chain, whole and kernel by kernel; needs the feature 'timestamp-query'. Fails where results are not finite. */
-export async function timeChunks(gpu: Gpu, runs: number, tokens: number): Promise<ChunkTimes> {
-  const { H, K, V } = SIZES;
+export async function timeChunks(
+  gpu: Gpu,
+  runs: number,
+  tokens: number,
+  sizes = LARGE,
+): Promise<ChunkTimes> {
+  const { H, K, V } = sizes;
   const used: Tensor[] = [];
   const tensor = (name: string, elements: number) => {
     used.push(gpu.tensor('scratch', name, [elements]));
@@ -52,27 +58,30 @@ export async function timeChunks(gpu: Gpu, runs: number, tokens: number): Promis
     S: tensor('S', H * K * V),
     o: tensor('o', tokens * H * V),
     chunk: Object.fromEntries(
-      Object.entries(chunkScratch(tokens, SIZES)).map(([name, n]) => [name, tensor(name, n)]),
+      Object.entries(chunkScratch(tokens, sizes)).map(([name, n]) => [name, tensor(name, n)]),
     ) as Record<keyof ReturnType<typeof chunkScratch>, Tensor>,
   };
+  const { mixed, g, beta } = noise(sizes);
   for (let t = 0; t < tokens; t += PERIOD) {
     const some = Math.min(PERIOD, tokens - t);
-    gpu.write(tensors.mixed, t * row, noise.mixed().subarray(0, some * row));
-    gpu.write(tensors.g, t * H * K, noise.g().subarray(0, some * H * K));
-    gpu.write(tensors.beta, t * H, noise.beta().subarray(0, some * H));
+    gpu.write(tensors.mixed, t * row, mixed.subarray(0, some * row));
+    gpu.write(tensors.g, t * H * K, g.subarray(0, some * H * K));
+    gpu.write(tensors.beta, t * H, beta.subarray(0, some * H));
   }
   const plan = new Plan(gpu, 'prefill', step);
-  kdaChunks(plan, gpu, SIZES, tensors);
+  kdaChunks(plan, gpu, sizes, tensors);
   const calls = plan.calls.filter((call) => 'program' in call);
   await gpu.ready();
 
   const times = new Map<string, number[]>();
   const whole = 'whole';
   const note = (name: string, us: number) => times.set(name, [...(times.get(name) ?? []), us]);
+  const [firstUs] = await gpu.profile([calls], tokens);
+  const rounds = Math.max(4, Math.min(MOST_CHAINS, Math.ceil(SUBMISSION_US / firstUs!)));
   for (let run = -2; run < runs; run++) {
-    const chains = await gpu.profile(Array<typeof calls>(CHAINS).fill(calls), tokens);
+    const chains = await gpu.profile(Array<typeof calls>(rounds).fill(calls), tokens);
     const apart = await gpu.profile(
-      Array.from({ length: CHAINS * calls.length }, (_, i) => [calls[i % calls.length]!]),
+      Array.from({ length: rounds * calls.length }, (_, i) => [calls[i % calls.length]!]),
       tokens,
     );
     if (run < 0) continue;
@@ -95,7 +104,7 @@ export async function timeChunks(gpu: Gpu, runs: number, tokens: number): Promis
     adapter: gpu.report.name,
     tokens,
     heads: H,
-    by: takesMatrices(gpu, SIZES) ? 'matrices' : 'lanes',
+    by: takesMatrices(gpu, sizes) ? 'matrices' : 'lanes',
     whole: spread(times.get(whole)!),
     kernels: Object.fromEntries(spreads.filter(([name]) => name !== whole)),
   };
@@ -115,39 +124,25 @@ export function shareOfFla(times: ChunkTimes, file: string): number {
 }
 
 /** PERIOD tokens of what the chain reads: directions that are random, gates as a layer has them before any training. */
-const noise = {
-  mixed: once(() => {
-    const { H, K, V } = SIZES;
-    const rows = new Float32Array(PERIOD * (2 * H * K + H * V)).map(normal);
-    for (let t = 0; t < PERIOD; t++) {
-      for (let h = 0; h < 2 * H; h++) {
-        const at = t * (2 * H * K + H * V) + h * K;
-        const head = rows.subarray(at, at + K);
-        const length = Math.sqrt(head.reduce((sum, x) => sum + x * x, 0));
-        const scale = h < H ? K ** -0.5 : 1; // of queries
-        head.forEach((x, i) => (head[i] = (x * scale) / length));
-      }
-    }
-    return rows;
-  }),
-  /** -A softplus(x + dt), A from 1 to 16 by head, softplus(dt) from 0.001 to 0.1. */
-  g: once(() => {
-    const { H, K } = SIZES;
-    const strength = Array.from({ length: H }, () => 1 + 15 * uniform());
-    const dt = Array.from({ length: H * K }, () =>
-      Math.log(Math.expm1(10 ** (-3 + 2 * uniform()))),
-    );
-    return new Float32Array(PERIOD * H * K).map((_, i) => {
-      const at = i % (H * K);
-      return -strength[Math.floor(at / K)]! * Math.log1p(Math.exp(normal() + dt[at]!));
-    });
-  }),
-  beta: once(() => new Float32Array(PERIOD * SIZES.H).map(() => 1 / (1 + Math.exp(normal())))),
-};
-
-function once(make: () => Float32Array): () => Float32Array {
-  let made: Float32Array | undefined;
-  return () => (made ??= make());
+function noise({ H, K, V }: HeadSizes): Record<'mixed' | 'g' | 'beta', Float32Array> {
+  const row = 2 * H * K + H * V;
+  const mixed = new Float32Array(PERIOD * row).map(normal);
+  for (let head = 0; head < PERIOD * 2 * H; head++) {
+    const at = Math.floor(head / (2 * H)) * row + (head % (2 * H)) * K;
+    const values = mixed.subarray(at, at + K);
+    const length = Math.sqrt(values.reduce((sum, x) => sum + x * x, 0));
+    const size = head % (2 * H) < H ? K ** -0.5 : 1; // of queries, of keys
+    values.forEach((x, i) => (values[i] = (x * size) / length));
+  }
+  // -A softplus(x + dt), A from 1 to 16 by head, softplus(dt) from 0.001 to 0.1.
+  const strength = Array.from({ length: H }, () => 1 + 15 * uniform());
+  const dt = Array.from({ length: H * K }, () => Math.log(Math.expm1(10 ** (-3 + 2 * uniform()))));
+  const g = new Float32Array(PERIOD * H * K).map((_, i) => {
+    const at = i % (H * K);
+    return -strength[Math.floor(at / K)]! * Math.log1p(Math.exp(normal() + dt[at]!));
+  });
+  const beta = new Float32Array(PERIOD * H).map(() => 1 / (1 + Math.exp(normal())));
+  return { mixed, g, beta };
 }
 
 let seed = 1;
