@@ -7,7 +7,7 @@
 // Grid    (ROWS / 4): one workgroup makes four rows; lanes stride over the blocks of all their experts
 // Links   matrix_* for D, another as b for D_b, sum_{tree,subgroup}
 // Oracle  test/reference/moe.ts moe
-// Of several parts, each adds what its experts say; the one with SHARED = 1 adds the shared expert, too.
+// Of several parts, each adds what its experts say; the one with SHARED = 1 adds the shared expert, too. ROWS is a multiple of 4.
 const ROWS = 2304u;
 const FIRST = 0u;
 const COUNT = 256u;
@@ -21,34 +21,25 @@ const PER_SLOT = COLS / BLOCK;
 @compute @workgroup_size(SUM_LANES)
 fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let row = 4u * group.x;
-  let last = ROWS - 1u;
   var acc = vec4f();
   for (var n = lane.index; n < TOP * PER_SLOT; n += SUM_LANES) {
     let slot = n / PER_SLOT;
     let b = n % PER_SLOT;
     let expert = chosen[slot] - FIRST; // wraps around for an expert before this part
-    if (expert < COUNT) {
-      let weight = bitcast<f32>(chosen[64u + slot]);
-      let a0 = weight * act[slot * (COLS / 4u) + quad(b, 0u)];
-      let a1 = weight * act[slot * (COLS / 4u) + quad(b, 1u)];
-      for (var r = 0u; r < 4u; r++) {
-        let d = block(expert * ROWS + min(row + r, last), b);
-        acc[r] += dot(d[0], a0) + dot(d[1], a1);
-      }
-    }
+    let first = slot * (COLS / 4u);
+    // An expert of another part adds nothing, without a branch: no load waits for one.
+    let weight = select(0.0, bitcast<f32>(chosen[64u + slot]), expert < COUNT);
+    let at = min(expert, COUNT - 1u) * ROWS + row;
+    acc += four(at, b, weight * act[first + quad(b, 0u)], weight * act[first + quad(b, 1u)]);
   }
   if (SHARED == 1u) {
     for (var b = lane.index; b < COLS_b / BLOCK_b; b += SUM_LANES) {
-      let a0 = act[TOP * (COLS / 4u) + quad_b(b, 0u)];
-      let a1 = act[TOP * (COLS / 4u) + quad_b(b, 1u)];
-      for (var r = 0u; r < 4u; r++) {
-        let d = block_b(min(row + r, last), b);
-        acc[r] += dot(d[0], a0) + dot(d[1], a1);
-      }
+      let first = TOP * (COLS / 4u);
+      acc += four_b(row, b, act[first + quad_b(b, 0u)], act[first + quad_b(b, 1u)]);
     }
   }
   let total = workgroup_sum(acc, lane);
-  if (lane.index < 4u && row + lane.index < ROWS) {
+  if (lane.index < 4u) {
     x[row + lane.index] += total[lane.index];
   }
 }

@@ -7,6 +7,7 @@
 // Grid    (ROWS / 4, TOP, T): as matvec, with the expert for the batch; a slot whose expert is in another part is left alone
 // Links   matrix_*, sum_{tree,subgroup}
 // Oracle  test/reference/layers.ts linear, per expert
+// ROWS is a multiple of 4.
 const ROWS = 1024u;
 const TOP = 8u;
 const FIRST = 0u;
@@ -20,6 +21,10 @@ const Y_BATCH = 1024u;
 @group(0) @binding(0) var<storage, read> ids: array<u32>;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+fn input(first: u32, b: u32) -> mat2x4f {
+  return mat2x4f(x[first + quad(b, 0u)], x[first + quad(b, 1u)]);
+}
+
 @compute @workgroup_size(SUM_LANES)
 fn expert_matvec(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let expert = ids[group.z * TOP + group.y] - FIRST; // wraps around for an expert before this part
@@ -29,18 +34,13 @@ fn expert_matvec(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let row = group.x * 4u;
   let w_row = expert * ROWS + row;
   let x_first = (X_FIRST + group.z * X_TOKEN + group.y * X_BATCH) / 4u;
-  let rows = min(ROWS - row, 4u); // the last group may have fewer; it repeats its last row
   var acc = vec4f();
-  for (var b = lane.index; b < COLS / BLOCK; b += SUM_LANES) {
-    let x0 = x[x_first + quad(b, 0u)];
-    let x1 = x[x_first + quad(b, 1u)];
-    for (var r = 0u; r < 4u; r++) {
-      let w = block(w_row + min(r, rows - 1u), b);
-      acc[r] += dot(w[0], x0) + dot(w[1], x1);
-    }
+  for (var b = lane.index; b < COLS / BLOCK; b += 2u * SUM_LANES) {
+    let c = min(b + SUM_LANES, COLS / BLOCK - 1u);
+    acc += fours(w_row, b, c, input(x_first, b), f32(b + SUM_LANES == c) * input(x_first, c));
   }
   let total = workgroup_sum(acc, lane);
-  if (lane.index < rows) {
+  if (lane.index < 4u) {
     y[Y_FIRST + group.z * Y_TOKEN + group.y * Y_BATCH + row + lane.index] = total[lane.index];
   }
 }

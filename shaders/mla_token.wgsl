@@ -17,7 +17,7 @@ const EPS = 0.00001;
 const FIRST = 0u;
 const SEGMENT = 4096u;
 const WIDTH = (LATENT + SHARED) / 4u;
-const GROUPS = (LATENT + 3u) / 4u; // of a head
+const GROUPS = LATENT / 4u; // of a head
 @group(0) @binding(0) var<storage, read> inputs: array<vec4f>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> qa: array<f32>;
@@ -27,19 +27,13 @@ fn mla_token(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let head = group.x / GROUPS;
   if (head < HEADS) {
     let row = 4u * (group.x % GROUPS);
-    let rows = min(LATENT - row, 4u); // the last group may have fewer; it repeats its last row
     let first = head * ((COLS + SHARED) / 4u);
     var acc = vec4f();
     for (var b = lane.index; b < COLS / BLOCK; b += SUM_LANES) {
-      let x0 = inputs[first + quad(b, 0u)];
-      let x1 = inputs[first + quad(b, 1u)];
-      for (var r = 0u; r < 4u; r++) {
-        let k = block(head * LATENT + row + min(r, rows - 1u), b);
-        acc[r] += dot(k[0], x0) + dot(k[1], x1);
-      }
+      acc += four(head * LATENT + row, b, inputs[first + quad(b, 0u)], inputs[first + quad(b, 1u)]);
     }
     let total = workgroup_sum(acc, lane);
-    if (lane.index < rows) {
+    if (lane.index < 4u) {
       qa[head * LATENT + row + lane.index] = total[lane.index];
     }
     return;

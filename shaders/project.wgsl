@@ -3,64 +3,61 @@
 //   y[A_AT + r] = (mean x^2 + EPS)^-1/2 sum_c A[r, c] w[c] x[c]        y[B_AT + r] likewise of B
 //
 // Shapes  x, w [COLS]   y f32 from A_AT and B_AT   A [A_ROWS, COLS] from row A_FIRST, B [B_ROWS, COLS] from row B_FIRST, each in any format
-// Grid    (A_ROWS / GROUP + B_ROWS / GROUP): one workgroup makes GROUP = 4 FOURS rows of one matrix
+// Grid    (A_ROWS / 8 + B_ROWS / 8): one workgroup makes eight rows of one matrix, so that x and w are read once for all of them
 // Links   matrix_* for A, another as b for B, sum_{tree,subgroup}
 // Oracle  test/reference/layers.ts rmsNorm, linear
 // The norm's scale is one number, so it may come after the product: its sum of squares is taken on the way.
+// A_FIRST and B_FIRST are multiples of 4.
 const A_ROWS = 12288u;
 const B_ROWS = 288u;
 const A_FIRST = 0u;
 const B_FIRST = 0u;
 const A_AT = 0u;
 const B_AT = 12288u;
-const FOURS = 1u;
 const EPS = 0.00001;
-const GROUP = 4u * FOURS;
-const A_GROUPS = (A_ROWS + GROUP - 1u) / GROUP;
+const A_GROUPS = (A_ROWS + 7u) / 8u;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+var<private> squares: f32;
+
+// Fours i and j of x, their squares counted, times the norm's weights.
+fn normed(i: u32, j: u32) -> mat2x4f {
+  squares += dot(x[i], x[i]) + dot(x[j], x[j]);
+  return mat2x4f(x[i] * w[i], x[j] * w[j]);
+}
+
 @compute @workgroup_size(SUM_LANES)
 fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let in_a = group.x < A_GROUPS;
-  let row = GROUP * select(group.x - A_GROUPS, group.x, in_a);
-  let last = select(B_ROWS, A_ROWS, in_a) - 1u; // a group may pass the end; it repeats the last row
-  var acc: array<vec4f, FOURS>;
-  var squares = 0.0;
-  for (var b = lane.index; b < COLS / BLOCK; b += SUM_LANES) {
-    var x0: vec4f;
-    var x1: vec4f;
-    if (in_a) {
-      x0 = x[quad(b, 0u)];
-      x1 = x[quad(b, 1u)];
-    } else {
-      x0 = x[quad_b(b, 0u)];
-      x1 = x[quad_b(b, 1u)];
+  let row = 8u * select(group.x - A_GROUPS, group.x, in_a);
+  var near = vec4f(); // of the first four rows, and of the others
+  var far = vec4f();
+  if (in_a) {
+    for (var b = lane.index; b < COLS / BLOCK; b += SUM_LANES) {
+      let h = normed(quad(b, 0u), quad(b, 1u));
+      near += four(A_FIRST + row, b, h[0], h[1]);
+      far += four(A_FIRST + row + 4u, b, h[0], h[1]);
     }
-    squares += dot(x0, x0) + dot(x1, x1);
-    if (in_a) {
-      x0 *= w[quad(b, 0u)];
-      x1 *= w[quad(b, 1u)];
-      for (var r = 0u; r < GROUP; r++) {
-        let c = block(A_FIRST + min(row + r, last), b);
-        acc[r / 4u][r % 4u] += dot(c[0], x0) + dot(c[1], x1);
-      }
-    } else {
-      x0 *= w[quad_b(b, 0u)];
-      x1 *= w[quad_b(b, 1u)];
-      for (var r = 0u; r < GROUP; r++) {
-        let c = block_b(B_FIRST + min(row + r, last), b);
-        acc[r / 4u][r % 4u] += dot(c[0], x0) + dot(c[1], x1);
-      }
+  } else {
+    for (var b = lane.index; b < COLS / BLOCK_b; b += SUM_LANES) {
+      let h = normed(quad_b(b, 0u), quad_b(b, 1u));
+      near += four_b(B_FIRST + row, b, h[0], h[1]);
+      far += four_b(B_FIRST + row + 4u, b, h[0], h[1]);
     }
   }
   let scale = inverseSqrt(workgroup_sum(vec4f(squares), lane).x / f32(COLS) + EPS);
-  let first = row + select(B_AT, A_AT, in_a);
-  for (var i = 0u; i < FOURS; i++) {
-    let total = scale * workgroup_sum(acc[i], lane);
-    let r = 4u * i + lane.index;
-    if (lane.index < 4u && row + r <= last) {
-      y[first + r] = total[lane.index];
+  let first = scale * workgroup_sum(near, lane);
+  let second = scale * workgroup_sum(far, lane);
+  if (lane.index < 4u) { // the last group may have fewer rows
+    let at = row + lane.index;
+    let rows = select(B_ROWS, A_ROWS, in_a);
+    let y_at = select(B_AT, A_AT, in_a) + at;
+    if (at < rows) {
+      y[y_at] = first[lane.index];
+    }
+    if (at + 4u < rows) {
+      y[y_at + 4u] = second[lane.index];
     }
   }
 }

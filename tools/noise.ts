@@ -3,11 +3,11 @@
  * places, of sizes at which activations stay what they are in a trained model. What comes out of such a model means nothing.
  */
 import { expectedTensors, type ModelConfig } from '../workers/config.ts';
-import type { Call, Gpu, Tensor } from '../workers/gpu.ts';
+import type { Gpu, Tensor } from '../workers/gpu.ts';
 import { kernel } from '../workers/link.ts';
 import { PalimpsestError } from '../workers/protocol.ts';
 import { packedRow } from '../workers/quant.ts';
-import type { MlaState, State } from '../workers/state.ts';
+import type { State } from '../workers/state.ts';
 import type { MatrixPart, TensorShape, WeightSource } from '../workers/weights.ts';
 import noiseSource from './noise.wgsl?raw';
 
@@ -32,23 +32,43 @@ const anything: Bits = { keep: 0xffffffff, set: 0 };
 /** Most workgroups that a fill is spread over. */
 const GROUPS = 4096;
 
+/** Bits of a run of words, and of those that follow it, again and again. */
+interface Pattern {
+  split: number;
+  bits: Bits;
+  others: number;
+  otherBits: Bits;
+}
+
 /** Fills buffers on the GPU, each with words of its own. */
 export class Noise {
   readonly #gpu: Gpu;
   readonly #fill: Tensor;
-  #seed = 0;
+  #seed = 1;
 
   constructor(gpu: Gpu) {
     this.#gpu = gpu;
-    this.#fill = gpu.tensor('scratch', 'how to fill', [5]);
+    this.#fill = gpu.tensor('scratch', 'how to fill', [9]);
   }
 
-  /** Words [first, first + count) of a tensor. */
-  async words(words: Tensor, first: number, count: number, { keep, set }: Bits): Promise<void> {
+  /** Words [first, first + count) of a tensor, all of one kind. */
+  words(tensor: Tensor, first: number, count: number, bits: Bits): Promise<void> {
+    return this.patterned(tensor, first, count, { split: 1, bits, others: 0, otherBits: bits });
+  }
+
+  /** The same in a pattern, which begins at `first`. */
+  async patterned(words: Tensor, first: number, count: number, pattern: Pattern): Promise<void> {
+    const { split, bits, others, otherBits } = pattern;
     const program = this.#gpu.program(noiseKernel, [], {});
     await this.#gpu.ready();
-    const call: Call = this.#gpu.bind(program, { fill: this.#fill, words });
-    this.#gpu.write(this.#fill, 0, Uint32Array.of(this.#seed++, first, count, keep, set));
+    const call = this.#gpu.bind(program, { fill: this.#fill, words });
+    const masks = [bits.keep, bits.set, otherBits.keep, otherBits.set];
+    const period = split + others;
+    this.#gpu.write(
+      this.#fill,
+      0,
+      Uint32Array.of(this.#seed++, first, count, period, split, ...masks),
+    );
     this.#gpu.submit(this.#gpu.record([call], Math.min(GROUPS, Math.ceil(count / 256))));
   }
 }
@@ -64,14 +84,11 @@ export class NoiseWeights implements WeightSource {
     this.#shapes = shapesOf(config);
   }
 
-  /** Bytes of all tensors in the GPU's layout, those counted once that are there twice. */
+  /** Bytes of all tensors. */
   get bytes(): number {
     return [...this.#shapes.values()].reduce((sum, { type, ne }) => {
-      const [cols = 1, ...more] = ne;
-      const rows = more.reduce((a, b) => a * b, 1);
-      if (type === 'F32') return sum + 4 * cols * rows;
-      const { codeWords, scaleWords } = packedRow(type, cols);
-      return sum + 4 * rows * (codeWords + scaleWords);
+      const numbers = ne.reduce((a, b) => a * b);
+      return sum + (type === 'F32' ? 4 * numbers : (18 * numbers) / 32);
     }, 0);
   }
 
@@ -81,17 +98,20 @@ export class NoiseWeights implements WeightSource {
     return shape;
   }
 
-  async fill({ type, ne }: TensorShape, part: MatrixPart): Promise<void> {
+  async fill({ name, type, ne }: TensorShape, part: MatrixPart): Promise<void> {
     const [cols = 1] = ne;
-    const { codeWords, scaleWords } = packedRow(type, cols);
-    const words = (own: Tensor, rowWords: number, bits: Bits) =>
-      this.#noise.words(own, part.offset * rowWords, part.rows * rowWords, bits);
+    const { codeWords } = packedRow(type, cols);
+    const [first, count] = [part.offset * codeWords, part.rows * codeWords];
     // An input of size 1 comes out as large: numbers of a row have the size cols^-1/2.
-    if (!part.scales) await words(part.codes, codeWords, f32(power(cols ** -0.5)));
-    else {
-      await words(part.codes, codeWords, anything);
-      await words(part.scales, scaleWords, f16(power(cols ** -0.5 / CODE_SIZE)));
-    }
+    const size = cols ** -0.5;
+    if (type === 'F32') await this.#noise.words(part.codes, first, count, f32(power(size)));
+    else if (type === 'Q4_0') {
+      // The codes of four rows, then their scales, times 2^10: see repack in quant.ts.
+      const split = cols / 2;
+      const scales = f16(power(size / CODE_SIZE) + 10);
+      const pattern = { split, bits: anything, others: 4 * codeWords - split, otherBits: scales };
+      await this.#noise.patterned(part.codes, first, count, pattern);
+    } else throw new Error(`${name} is ${type}: noise is made of F32 and Q4_0`);
   }
 
   /** Sizes as training leaves them: norms near 1, decays from slow to fast, a small bias of the router's. */
@@ -143,7 +163,7 @@ export async function fillState(gpu: Gpu, state: State): Promise<void> {
       await noise.words(layer.memory, 0, layer.memory.bytes / 4, f32(-4));
       await noise.words(layer.tails, 0, layer.tails.bytes / 4, f32(-1));
     } else {
-      const bits = (layer satisfies MlaState).numbers === 'f16' ? f16(-1) : f32(-1);
+      const bits = layer.numbers === 'f16' ? f16(-1) : f32(-1);
       for (const segment of layer.segments) await noise.words(segment, 0, segment.bytes / 4, bits);
     }
   }

@@ -23,7 +23,8 @@ const HEAD_LANES = { SUM_LANES: 256 };
  */
 export function decodesInFewCalls({ kda }: ModelConfig, weights: ModelWeights): boolean {
   const { keys, values, taps } = kda;
-  const fits = values <= HEAD_LANES.SUM_LANES && HEAD_LANES.SUM_LANES % values === 0;
+  const lanes = HEAD_LANES.SUM_LANES;
+  const fits = values % 8 === 0 && lanes % (values / 4) === 0 && (keys + values) / 4 <= lanes;
   const whole = (...matrices: Matrix[]) => matrices.every((m) => m.parts.length === 1);
   const alike = (a: Matrix, b: Matrix) =>
     a.parts.length === b.parts.length && a.parts.every((part, i) => part.rows === b.parts[i]!.rows);
@@ -217,7 +218,7 @@ function moe(
         { matrix: inputs, part: inputs.parts[0]! },
       ],
       [K.activation, p.sum, router],
-      { ...p.lanes(c.width / 8), ...routerConsts },
+      { ...(own ? p.lanes(c.width / 8) : p.rowLanes(TOP * WIDTH, c.width)), ...routerConsts },
     );
   });
   look('scores', own ? gpu.part(row, 'logits', K.CHOSEN.logits, [EXPERTS]) : s.scores);
@@ -241,7 +242,7 @@ function moe(
         { matrix: w.shared.down, part: w.shared.down.parts[0]! },
       ],
       [p.sum],
-      p.lanes((TOP * WIDTH) / 8),
+      p.rowLanes(c.width, TOP * WIDTH),
     );
   });
 }

@@ -32,6 +32,7 @@ import kdaWatchedSource from '../shaders/lib/kda_watched.wgsl?raw';
 import outerSource from '../shaders/lib/outer.wgsl?raw';
 import routerGivenSource from '../shaders/lib/router_given.wgsl?raw';
 import routerOwnSource from '../shaders/lib/router_own.wgsl?raw';
+import rowsSource from '../shaders/lib/rows.wgsl?raw';
 import stepSource from '../shaders/lib/step.wgsl?raw';
 import sumSubgroupSource from '../shaders/lib/sum_subgroup.wgsl?raw';
 import sumTreeSource from '../shaders/lib/sum_tree.wgsl?raw';
@@ -61,7 +62,7 @@ import streamSource from '../shaders/stream.wgsl?raw';
 import swigluSource from '../shaders/swiglu.wgsl?raw';
 import topLogitsSource from '../shaders/top_logits.wgsl?raw';
 import { kernel, type Library } from './link.ts';
-import type { TensorType } from './quant.ts';
+import { rowUnit, type TensorType } from './quant.ts';
 
 // ------------------------------------------------------------------------------------------- libraries
 
@@ -94,10 +95,11 @@ const matrixSources = import.meta.glob<string>('../shaders/lib/matrix_*.wgsl', {
   eager: true,
 });
 
-/** The library that reads a matrix of this tensor type: shaders/lib/matrix_<type>.wgsl. */
+/** The library that reads a matrix of this tensor type: shaders/lib/matrix_<type>.wgsl, and rows.wgsl where rows lie apart. */
 export function matrixOf(type: TensorType): Library {
   const name = `matrix_${type.toLowerCase()}`;
-  return { name, source: matrixSources[`../shaders/lib/${name}.wgsl`]! };
+  const source = matrixSources[`../shaders/lib/${name}.wgsl`]!;
+  return { name, source: rowUnit(type) === 4 ? source : `${source}\n${rowsSource}` };
 }
 
 /** A matrix library once more, for a kernel that reads several: every name it declares ends in _b, its group is 3. */
@@ -185,12 +187,8 @@ export const matmul = kernel('matmul', matmulSource, {
 /** Two matrices of one input: the second may have no rows. Links `matrixOf(a)`, `second(matrixOf(b))`, a sum. */
 export const project = kernel('project', projectSource, {
   binds: ['x', 'w', 'y'],
-  consts: ['A_ROWS', 'B_ROWS', 'A_FIRST', 'B_FIRST', 'A_AT', 'B_AT', 'FOURS', 'EPS'],
-  grid: ({ A_ROWS, B_ROWS, FOURS }) => [
-    Math.ceil(A_ROWS / (4 * FOURS)) + Math.ceil(B_ROWS / (4 * FOURS)),
-    1,
-    1,
-  ],
+  consts: ['A_ROWS', 'B_ROWS', 'A_FIRST', 'B_FIRST', 'A_AT', 'B_AT', 'EPS'],
+  grid: ({ A_ROWS, B_ROWS }) => [Math.ceil(A_ROWS / 8) + Math.ceil(B_ROWS / 8), 1, 1],
 });
 
 export const swiglu = kernel('swiglu', swigluSource, {
@@ -265,7 +263,7 @@ export const kdaChunkScanMatrix = kernel('kda_chunk_scan_matrix', kdaChunkScanMa
   grid: (c) => [c.V / 16, c.H, 1],
 });
 
-/** SUM_LANES of V or more. Links `matrixOf(F)`, `second(matrixOf(G))`, activation, kdaUnwatched or kdaWatched, a sum. */
+/** SUM_LANES of (K + V) / 4 or more, a multiple of V / 4. Links `matrixOf(F)`, `second(matrixOf(G))`, activation, kdaUnwatched or kdaWatched, a sum. */
 export const kdaToken = kernel('kda_token', kdaTokenSource, {
   binds: ['inputs', 'constants', 'tails', 'S', 'y'],
   consts: ['H', 'K', 'V', 'TAPS', 'F_FIRST', 'G_FIRST', 'EPS'],
@@ -390,18 +388,14 @@ export const expertMatmul = kernel('expert_matmul', expertMatmulSource, {
 export const expertSwiglu = kernel('expert_swiglu', expertSwigluSource, {
   binds: ['x', 'constants', 'act'],
   consts: ['WIDTH', 'SHARED', 'FIRST', 'COUNT', 'TOP', 'EPS'],
-  grid: (c) => [
-    c.TOP * Math.ceil(c.WIDTH / 4) + (c.FIRST === 0 ? Math.ceil(c.SHARED / 4) : 0),
-    1,
-    1,
-  ],
+  grid: (c) => [(c.TOP * c.WIDTH) / 4 + (c.FIRST === 0 ? c.SHARED / 4 : 0), 1, 1],
 });
 
 /** Links `matrixOf(down)`, `second(matrixOf(shared down))`, a sum. */
 export const expertDown = kernel('expert_down', expertDownSource, {
   binds: ['chosen', 'act', 'x'],
   consts: ['ROWS', 'FIRST', 'COUNT', 'TOP', 'SHARED'],
-  grid: (c) => [Math.ceil(c.ROWS / 4), 1, 1],
+  grid: (c) => [c.ROWS / 4, 1, 1],
 });
 
 export const expertSum = kernel('expert_sum', expertSumSource, {

@@ -162,7 +162,15 @@ export class Plan {
       };
       if (this.single) {
         const own = { ...consts, ADD: place.add ? 1 : 0 };
-        this.runMatrix(K.matvec, own, { x, y }, w, part, [this.sum], this.lanes(w.cols / 8));
+        this.runMatrix(
+          K.matvec,
+          own,
+          { x, y },
+          w,
+          part,
+          [this.sum],
+          this.rowLanes(w.rows * w.batch, w.cols),
+        );
       } else {
         this.runMatrix(K.matmul, { ...consts, ...TILE }, { x, y }, w, part, [
           K.outer,
@@ -191,7 +199,6 @@ export class Plan {
       B_FIRST: B!.offset,
       A_AT: at,
       B_AT: b?.at ?? 0,
-      FOURS: a.rows > 16384 ? 4 : 1,
       EPS: norm.eps,
     };
     this.runMatrices(
@@ -203,7 +210,7 @@ export class Plan {
         { matrix: b?.matrix ?? a, part: B! },
       ],
       [this.sum],
-      this.lanes(a.cols / 8),
+      this.rowLanes(a.rows + (b?.matrix.rows ?? 0), a.cols),
     );
   }
 
@@ -254,7 +261,7 @@ export class Plan {
           w,
           part,
           [this.sum],
-          this.lanes(w.cols / 8),
+          this.rowLanes(w.rows * TOP, w.cols),
         );
       } else {
         const grouped = { ...consts, ...TILE, EXPERTS: w.batch };
@@ -266,6 +273,12 @@ export class Plan {
   /** The sum library that this device runs best. */
   get sum(): Library {
     return this.#gpu.has('subgroups') ? K.sumSubgroup : K.sumTree;
+  }
+
+  /** Lanes for four rows of a product: a subgroup's where rows are many or short, more where few workgroups must read much. */
+  rowLanes(rows: number, cols: number): { SUM_LANES: number } {
+    if (this.#gpu.report.software) return this.lanes(cols / 8);
+    return { SUM_LANES: rows < 8192 && cols >= 2048 ? 128 : 32 };
   }
 
   /** As many lanes as there is work for, 64 at most; few on a processor, where a barrier costs more than the work it shares. */

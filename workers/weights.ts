@@ -7,7 +7,7 @@ import type { GgufFile, TensorEntry } from './gguf.ts';
 import type { Gpu, Tensor } from './gpu.ts';
 import { FEW_EXPERTS } from './kernels.ts';
 import { PalimpsestError } from './protocol.ts';
-import { dequantize, packedRow, repack, rowBytes, type TensorType } from './quant.ts';
+import { dequantize, packedRow, repack, rowBytes, rowUnit, type TensorType } from './quant.ts';
 
 /** Rows [firstRow, firstRow + rows) of a matrix, in the GPU's layout (quant.ts). */
 export interface MatrixPart {
@@ -16,7 +16,7 @@ export interface MatrixPart {
   /** Row of the buffers at which these rows begin: matrices of one bundle share buffers. */
   offset: number;
   codes: Tensor;
-  /** null for F32, F16 and BF16. */
+  /** null for F32, F16, BF16 and Q4_0. */
   scales: Tensor | null;
 }
 
@@ -87,7 +87,8 @@ export class FileWeights implements WeightSource {
     const entry = this.entry(name);
     const cols = ne[0]!;
     const rowFileBytes = rowBytes(type, cols);
-    const rangeRows = Math.max(1, Math.floor(READ_BYTES / rowFileBytes));
+    const unit = rowUnit(type);
+    const rangeRows = unit * Math.max(1, Math.floor(READ_BYTES / rowFileBytes / unit));
     const { codeWords, scaleWords } = packedRow(type, cols);
     for (let row = 0; row < part.rows; row += rangeRows) {
       const count = Math.min(rangeRows, part.rows - row);
@@ -128,6 +129,12 @@ class WeightLoader {
   async matrix(name: string): Promise<Matrix> {
     const entry = this.#source.entry(name);
     const [cols = 1, rows = 1, batch = 1] = entry.ne;
+    if (batch > 1 && rows % rowUnit(entry.type) !== 0) {
+      throw new PalimpsestError(
+        'Unsupported',
+        `${name} has ${batch} matrices of ${rows} rows in ${entry.type}: rows are read in fours. Choose a file that has this tensor in another type.`,
+      );
+    }
     const unit = batch > 1 ? rows : 8; // parts are whole matrices, or whole groups of rows
     const parts = this.#parts(name, entry.type, rows * batch, cols, unit);
     for (const part of parts) await this.#source.fill(entry, part);
@@ -135,7 +142,8 @@ class WeightLoader {
   }
 
   /**
-   * Tensors with the same columns, for products with the same input: neighbours of one type share buffers and make a run.
+   * Tensors with the same columns, for products with the same input: neighbours of one type share buffers and make a run,
+   * which ends with a tensor whose rows make no whole fours.
    * `slices` are the tensors one by one, in the order of `names`.
    */
   async bundle(...names: string[]): Promise<{ runs: Matrix[]; slices: Matrix[] }> {
@@ -145,7 +153,8 @@ class WeightLoader {
     for (let first = 0; first < entries.length;) {
       const { type, name } = entries[first]!;
       let end = first + 1;
-      while (end < entries.length && entries[end]!.type === type) end++;
+      const fours = (at: number) => (entries[at]!.ne[1] ?? 1) % 4 === 0;
+      while (end < entries.length && entries[end]!.type === type && fours(end - 1)) end++;
       const own = entries.slice(first, end);
       const cols = own[0]!.ne[0]!;
       const rows = own.reduce((sum, e) => sum + (e.ne[1] ?? 1), 0);
@@ -213,11 +222,12 @@ class WeightLoader {
     const parts: MatrixPart[] = [];
     for (let firstRow = 0; firstRow < rows; firstRow += most) {
       const count = Math.min(most, rows - firstRow);
+      const filled = Math.ceil(count / rowUnit(type)) * rowUnit(type);
       parts.push({
         firstRow,
         rows: count,
         offset: 0,
-        codes: this.#gpu.tensor('weights', `${name} codes`, [count, codeWords]),
+        codes: this.#gpu.tensor('weights', `${name} codes`, [filled, codeWords]),
         scales:
           scaleWords > 0
             ? this.#gpu.tensor('weights', `${name} scales`, [count, scaleWords])

@@ -7,4 +7,4 @@ fn apply(value: f32, factor: f32) -> f32 {
 }
 fn see_inputs(h: u32, q_scale: f32, k_scale: f32, lane: Lane) {}
 fn see_gate(h: u32, d: u32, g: f32) {}
-fn see_write(h: u32, column: u32, first: bool, held: f32, beta: f32, u: f32, energy: f32, lane: Lane) {}
+fn see_write(h: u32, columns: u32, first: bool, held: vec4f, beta: f32, u: vec4f, energy: f32, lane: Lane) {}

@@ -33,19 +33,27 @@ fn see_inputs(h: u32, q_scale: f32, k_scale: f32, lane: Lane) {
 fn see_gate(h: u32, d: u32, g: f32) {
   watched[G_AT + h * K + d] = g;
 }
-// By all lanes; `first` are those that speak for their columns, energy is each lane's own share of |S|^2.
-fn see_write(h: u32, column: u32, first: bool, held: f32, beta: f32, u: f32, energy: f32, lane: Lane) {
-  let v = mixed[2u * K + column];
-  let sums = workgroup_sum(select(vec4f(), vec4f(u * u, held * v, held * held, v * v), first), lane);
+// By all lanes, each with value columns 4 columns ..; `first` are those that speak for them, energy is each lane's own share of |S|^2.
+fn see_write(h: u32, columns: u32, first: bool, held: vec4f, beta: f32, u: vec4f, energy: f32, lane: Lane) {
+  let at = 2u * K + 4u * columns;
+  let v = vec4f(mixed[at], mixed[at + 1u], mixed[at + 2u], mixed[at + 3u]);
+  let products = vec4f(dot(u, u), dot(held, v), dot(held, held), dot(v, v));
+  let sums = workgroup_sum(select(vec4f(), products, first), lane);
   let squares = workgroup_sum(vec4f(energy), lane).x;
   if (first) {
-    watched[U_AT + h * V + column] = u;
+    let to = U_AT + h * V + 4u * columns;
+    watched[to] = u.x;
+    watched[to + 1u] = u.y;
+    watched[to + 2u] = u.z;
+    watched[to + 3u] = u.w;
   }
   if (lane.index == 0u) {
+    let to = BETA_AT + H + 5u * h;
     watched[BETA_AT + h] = beta;
-    for (var i = 0u; i < 4u; i++) {
-      watched[BETA_AT + H + 5u * h + i] = sums[i];
-    }
-    watched[BETA_AT + H + 5u * h + 4u] = squares;
+    watched[to] = sums.x;
+    watched[to + 1u] = sums.y;
+    watched[to + 2u] = sums.z;
+    watched[to + 3u] = sums.w;
+    watched[to + 4u] = squares;
   }
 }

@@ -1,37 +1,54 @@
-// matrix_q4_0: a weight matrix [rows, COLS], 4 bits, groups of 32 columns.
+// matrix_q4_0: a weight matrix [rows, COLS], 4 bits, groups of 32 columns; four rows lie side by side.
 //
 //   w = d (q - 8)        exact in f32
 //
-// Shapes  codes  [rows, COLS/8] u32: word j of a group has columns 4j+t in the low, 16+4j+t in the high nibbles of byte t
-//         scales [rows, SCALE_WORDS] u32: f16 d of two groups a word, the first in the low half; a row starts a word
+// Shapes  codes [rows / 4, COLS/8 + COLS/64] vec4u: one component a row. First the codes: word j of a group has columns 4j+t in
+//         the low, 16+4j+t in the high nibbles of byte t. Then f16 scales, 2^10 d: of two groups, four rows of the first in .xy
 const COLS = 2304u;
-@group(1) @binding(0) var<storage, read> codes: array<u32>;
-@group(1) @binding(1) var<storage, read> scales: array<u32>;
+@group(1) @binding(0) var<storage, read> codes: array<vec4u>;
 const BLOCK = 8u;
-const SCALE_WORDS = (COLS / 32u + 1u) / 2u;
-
-// The two f16 of a word. unpack2x16float may flush f16 subnormals to zero, so those are decoded as the integers they are.
-fn f16_pair(word: u32) -> vec2f {
-  let magnitude = vec2u(word, word >> 16u) & vec2u(0x7fffu);
-  let sign = vec2u(word << 16u, word) & vec2u(0x80000000u);
-  let subnormal = bitcast<vec2f>(bitcast<vec2u>(vec2f(magnitude) * 0x1p-24f) | sign);
-  return select(unpack2x16float(word), subnormal, magnitude < vec2u(0x400u));
-}
+const FOUR_WORDS = COLS / 8u + (COLS / 32u + 1u) / 2u;
 
 // The eight columns of word b of a row; quad() says which.
 fn block(row: u32, b: u32) -> array<vec4f, 2> {
-  let word = codes[row * (COLS / 8u) + b];
-  let pair = f16_pair(scales[row * SCALE_WORDS + b / 8u]);
-  let d = select(pair.x, pair.y, (b & 4u) != 0u);
-  return array<vec4f, 2>(
-    d * less_eight(vec4u(word << 19u, word << 11u, word << 3u, word >> 5u)),
-    d * less_eight(vec4u(word << 15u, word << 7u, word >> 1u, word >> 9u)),
-  );
+  let at = (row / 4u) * FOUR_WORDS;
+  let word = codes[at + b][row % 4u];
+  let pair = unpack2x16float(codes[at + COLS / 8u + b / 8u][((b / 2u) & 2u) | ((row / 2u) & 1u)]);
+  let d = 0x1p-6f * select(pair.x, pair.y, (row & 1u) == 1u);
+  return array<vec4f, 2>(d * (low_codes(word) - 1.5), d * (high_codes(word) - 1.5));
 }
 
-// q - 8 of codes q in bits 19 .. 22: as the highest bits of a mantissa, 1 + q / 16, they need no conversion.
-fn less_eight(words: vec4u) -> vec4f {
-  return fma(bitcast<vec4f>((words & vec4u(0x780000u)) | vec4u(0x3f800000u)), vec4f(16.0), vec4f(-24.0));
+// W[row .. row + 3, eight columns of word b] times x, in the order of quad(). row is a multiple of 4.
+// Sums of (1 + q / 16) x: what every code has too much is taken off at once, 3/2 of the sum of x.
+fn four(row: u32, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
+  let at = (row / 4u) * FOUR_WORDS;
+  let words = codes[at + b];
+  let pairs = codes[at + COLS / 8u + b / 8u];
+  let pair = select(pairs.xy, pairs.zw, (b & 4u) != 0u);
+  let d = 0x1p-6f * vec4f(unpack2x16float(pair.x), unpack2x16float(pair.y));
+  let sums = vec4f(
+    dot(low_codes(words.x), x0) + dot(high_codes(words.x), x1),
+    dot(low_codes(words.y), x0) + dot(high_codes(words.y), x1),
+    dot(low_codes(words.z), x0) + dot(high_codes(words.z), x1),
+    dot(low_codes(words.w), x0) + dot(high_codes(words.w), x1),
+  );
+  return d * (sums - 1.5 * dot(vec4f(1.0), x0 + x1));
+}
+
+// The same with block c and another x: both are on their way at once.
+fn fours(row: u32, b: u32, c: u32, x_b: mat2x4f, x_c: mat2x4f) -> vec4f {
+  return four(row, b, x_b[0], x_b[1]) + four(row, c, x_c[0], x_c[1]);
+}
+
+// 1 + q / 16 of the low and of the high nibbles: as the highest bits of a mantissa, codes need no conversion.
+fn low_codes(word: u32) -> vec4f {
+  return one_and(vec4u(word << 19u, word << 11u, word << 3u, word >> 5u));
+}
+fn high_codes(word: u32) -> vec4f {
+  return one_and(vec4u(word << 15u, word << 7u, word >> 1u, word >> 9u));
+}
+fn one_and(words: vec4u) -> vec4f {
+  return bitcast<vec4f>((words & vec4u(0x780000u)) | vec4u(0x3f800000u));
 }
 
 // Which four columns quad i of block b holds, in vec4s along the row: the low nibbles are columns 4j .. 4j+3 of their

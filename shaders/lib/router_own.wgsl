@@ -9,51 +9,58 @@
 const EXPERTS = 8u;
 const SCALE = 2.446;
 const NORM = 1u;
-const FOURS = (EXPERTS + 4u) / 4u;
-const BIAS = (1u + EXPERTS) * (COLS / 4u);
+const BIAS = 1u + EXPERTS; // in rows of COLS
 @group(5) @binding(0) var<storage, read_write> chosen: array<u32>;
-var<workgroup> picked: u32;
+var<workgroup> logits: array<f32, EXPERTS>;
+var<workgroup> scores: array<f32, EXPERTS>;
+var<workgroup> biased: array<f32, EXPERTS>;
+var<workgroup> ranked: array<u32, EXPERTS>; // best first
+
+// Column four i of the router's row e: the last four experts may be fewer, the rows past them are of no use.
+fn router(e: u32, i: u32, h: vec4f) -> f32 {
+  return dot(h, constants[(1u + e) * (COLS / 4u) + i]);
+}
 
 fn choose(slot: u32, speaks: bool, lane: Lane) -> u32 {
-  var sums: array<vec4f, FOURS>; // of x^2, then of each expert
+  var squares = 0.0;
   for (var i = lane.index; i < COLS / 4u; i += SUM_LANES) {
-    sums[0].x += dot(x[i], x[i]);
-    let h = x[i] * constants[i];
-    for (var e = 0u; e < EXPERTS; e++) {
-      sums[(e + 1u) / 4u][(e + 1u) % 4u] += dot(h, constants[(1u + e) * (COLS / 4u) + i]);
+    squares += dot(x[i], x[i]);
+  }
+  let scale = inverseSqrt(workgroup_sum(vec4f(squares), lane).x / f32(COLS) + EPS);
+  for (var e = 0u; e < EXPERTS; e += 4u) {
+    var acc = vec4f();
+    for (var i = lane.index; i < COLS / 4u; i += SUM_LANES) {
+      let h = normed(i);
+      acc += vec4f(router(e, i, h), router(e + 1u, i, h), router(e + 2u, i, h), router(e + 3u, i, h));
+    }
+    let total = scale * workgroup_sum(acc, lane);
+    for (var at = e + lane.index; at < min(e + 4u, EXPERTS); at += SUM_LANES) {
+      logits[at] = total[at - e];
+      scores[at] = sigmoid(total[at - e]);
+      biased[at] = scores[at] + constants[BIAS * (COLS / 4u) + at / 4u][at % 4u];
     }
   }
-  for (var i = 0u; i < FOURS; i++) {
-    sums[i] = workgroup_sum(sums[i], lane);
-  }
-  let scale = inverseSqrt(sums[0].x / f32(COLS) + EPS);
-  var scores: array<f32, EXPERTS>;
-  var biased: array<f32, EXPERTS>;
-  for (var e = 0u; e < EXPERTS; e++) {
-    scores[e] = sigmoid(scale * sums[(e + 1u) / 4u][(e + 1u) % 4u]);
-    biased[e] = scores[e] + constants[BIAS + e / 4u][e % 4u];
-  }
-  var ranks: array<u32, EXPERTS>;
-  var total = 0.0;
-  for (var e = 0u; e < EXPERTS; e++) {
+  workgroupBarrier();
+  for (var e = lane.index; e < EXPERTS; e += SUM_LANES) {
+    var rank = 0u;
     for (var other = 0u; other < EXPERTS; other++) {
-      ranks[e] += u32(biased[other] > biased[e] || (biased[other] == biased[e] && other < e));
+      rank += u32(biased[other] > biased[e] || (biased[other] == biased[e] && other < e));
     }
-    total += select(0.0, scores[e], ranks[e] < TOP);
+    ranked[rank] = e;
   }
-  if (lane.index == 0u) {
-    for (var e = 0u; e < EXPERTS; e++) {
-      if (ranks[e] == slot) {
-        picked = e;
-      }
-      if (speaks && FIRST == 0u) {
-        chosen[128u + e] = bitcast<u32>(scale * sums[(e + 1u) / 4u][(e + 1u) % 4u]);
-        if (ranks[e] < TOP) {
-          chosen[ranks[e]] = e;
-          chosen[64u + ranks[e]] = bitcast<u32>(SCALE * scores[e] / select(1.0, total + 1e-20, NORM == 1u));
-        }
+  workgroupBarrier();
+  if (speaks && FIRST == 0u) {
+    var sum = 0.0;
+    for (var i = 0u; i < TOP; i++) {
+      sum += scores[ranked[i]];
+    }
+    for (var i = lane.index; i < EXPERTS; i += SUM_LANES) {
+      chosen[128u + i] = bitcast<u32>(logits[i]);
+      if (i < TOP) {
+        chosen[i] = ranked[i];
+        chosen[64u + i] = bitcast<u32>(SCALE * scores[ranked[i]] / select(1.0, sum + 1e-20, NORM == 1u));
       }
     }
   }
-  return workgroupUniformLoad(&picked);
+  return workgroupUniformLoad(&ranked[slot]);
 }

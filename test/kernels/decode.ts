@@ -78,8 +78,6 @@ export interface ProjectCase {
   a: Projected;
   b: Projected;
   cols: number;
-  /** Rows that a workgroup makes, in fours. */
-  fours: number;
   eps: number;
   /** Size of the activations: small ones let eps speak. */
   size: number;
@@ -108,7 +106,6 @@ export async function checkProject(
       B_FIRST: b.first,
       A_AT: a.at,
       B_AT: b.at,
-      FOURS: c.fours,
       EPS: c.eps,
     },
     libraryConsts: { COLS: cols, COLS_b: cols, SUM_LANES: c.sum.lanes },

@@ -147,7 +147,7 @@ export interface ProductCase {
 
 /** Where W, x and y lie for a case: the constants that matvec and matmul share. */
 function places({ rows, cols, batch, sharedX, apart }: ProductCase) {
-  const [wGap, xGap, yGap] = apart ? [5, 4, 3] : [0, 0, 0];
+  const [wGap, xGap, yGap] = apart ? [8, 4, 3] : [0, 0, 0];
   const X_BATCH = sharedX ? 0 : cols + xGap;
   const Y_BATCH = rows + yGap;
   return {

@@ -35,7 +35,7 @@ const experts: ExpertCase = {
   experts: 8,
   top: 3,
   T: 40,
-  rows: 9,
+  rows: 12,
   cols: 32,
   assign: scattered(8, 3, [], 1),
   parts: [0, 5],

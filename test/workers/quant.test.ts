@@ -218,9 +218,46 @@ fn reading(@builtin(global_invocation_id) id: vec3u) {
     expect(names.every(isTensorType)).toBe(true);
   });
 
-  test.each(TYPES)('%s on the GPU gives the floats of ggml', async (type) => {
+  const others = TYPES.filter((type) => type !== 'Q4_0');
+  test.each(others)('%s on the GPU gives the floats of ggml', async (type) => {
     const y = await readOnGpu(type, rows.bytes(`${type}.bytes`), ROWS, COLS);
     expectBits(y, rows.floats(`${type}.decoded`));
+  });
+
+  test('Q4_0 on the GPU gives the floats of ggml; groups that are scaled by 64 or more are refused', async () => {
+    const perRow = rowBytes('Q4_0', COLS);
+    const stored = rows.bytes('Q4_0.bytes');
+    const decoded = rows.floats('Q4_0.decoded');
+    let taken = 0;
+    for (let row = 0; row < ROWS; row++) {
+      const own = stored.subarray(row * perRow, (row + 1) * perRow);
+      const floats = decoded.subarray(row * COLS, (row + 1) * COLS);
+      const scales = Array.from(
+        { length: COLS / 32 },
+        (_, g) => own[18 * g]! | (own[18 * g + 1]! << 8),
+      );
+      if (scales.some((bits) => (bits & 0x7fff) >= 0x5400 && (bits & 0x7fff) < 0x7c00)) {
+        expect(() => repack('Q4_0', own, 1, COLS)).toThrow(/scaled by/);
+      } else {
+        expectBits(await readOnGpu('Q4_0', own, 1, COLS), floats);
+        taken++;
+      }
+    }
+    expect(taken).toBeGreaterThan(0);
+    // Every f16 that is not refused, subnormals and both zeros too: a group each.
+    const all = Array.from({ length: 65536 }, (_, bits) => bits).filter(
+      (bits) => (bits & 0x7fff) < 0x5400,
+    );
+    const bytes = new Uint8Array(all.length * 18);
+    all.forEach((bits, g) => {
+      bytes.set([bits & 255, bits >> 8], 18 * g);
+      for (let i = 2; i < 18; i++) bytes[18 * g + i] = (31 * g + 77 * i) & 255;
+    });
+    const [count, cols] = [all.length / 64, 2048];
+    expectBits(
+      await readOnGpu('Q4_0', bytes, count, cols),
+      dequantize('Q4_0', bytes, count * cols),
+    );
   });
 
   // 32 and 96: an odd number of 16-bit scales in a row. 576 and 2304: the widths of real models.
@@ -236,11 +273,10 @@ fn reading(@builtin(global_invocation_id) id: vec3u) {
     const bytes = randomRows(type, 7, cols, 5);
     const { codeWords, scaleWords } = packedRow(type, cols);
     const whole = repack(type, bytes, 7, cols);
-    const codes = new Uint32Array(7 * codeWords);
+    const codes = new Uint32Array(whole.codes.length);
     const scales = new Uint32Array(7 * scaleWords);
     for (const [first, count] of [
-      [0, 3],
-      [3, 1],
+      [0, 4],
       [4, 3],
     ] as const) {
       const perRow = rowBytes(type, cols);
