@@ -62,7 +62,7 @@ import streamSource from '../shaders/stream.wgsl?raw';
 import swigluSource from '../shaders/swiglu.wgsl?raw';
 import topLogitsSource from '../shaders/top_logits.wgsl?raw';
 import { kernel, type Library } from './link.ts';
-import { rowUnit, type TensorType } from './quant.ts';
+import type { TensorType } from './quant.ts';
 
 // ------------------------------------------------------------------------------------------- libraries
 
@@ -95,11 +95,11 @@ const matrixSources = import.meta.glob<string>('../shaders/lib/matrix_*.wgsl', {
   eager: true,
 });
 
-/** The library that reads a matrix of this tensor type: shaders/lib/matrix_<type>.wgsl, and rows.wgsl where rows lie apart. */
+/** The library that reads a matrix of this tensor type: shaders/lib/matrix_<type>.wgsl, with rows.wgsl where it has no own way with four rows. */
 export function matrixOf(type: TensorType): Library {
   const name = `matrix_${type.toLowerCase()}`;
   const source = matrixSources[`../shaders/lib/${name}.wgsl`]!;
-  return { name, source: rowUnit(type) === 4 ? source : `${source}\n${rowsSource}` };
+  return { name, source: /^fn four\b/m.test(source) ? source : `${source}\n${rowsSource}` };
 }
 
 /** A matrix library once more, for a kernel that reads several: every name it declares ends in _b, its group is 3. */

@@ -35,3 +35,21 @@ fn block(row: u32, b: u32) -> array<vec4f, 2> {
 fn quad(b: u32, i: u32) -> u32 {
   return 2u * b + i;
 }
+
+// Rows row .. row + 3 times x, the columns of block b in the order of quad(): written out, so that no load waits for another.
+fn four(row: u32, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
+  let r0 = block(row, b);
+  let r1 = block(row + 1u, b);
+  let r2 = block(row + 2u, b);
+  let r3 = block(row + 3u, b);
+  return vec4f(
+    dot(r0[0], x0) + dot(r0[1], x1),
+    dot(r1[0], x0) + dot(r1[1], x1),
+    dot(r2[0], x0) + dot(r2[1], x1),
+    dot(r3[0], x0) + dot(r3[1], x1),
+  );
+}
+// The same with block c and another x.
+fn fours(row: u32, b: u32, c: u32, x_b: mat2x4f, x_c: mat2x4f) -> vec4f {
+  return four(row, b, x_b[0], x_b[1]) + four(row, c, x_c[0], x_c[1]);
+}

@@ -1,4 +1,4 @@
-// rows: four rows of a matrix at once, for the matrix_* libraries whose rows lie apart.
+// rows: four rows of a matrix at once, for the matrix_* libraries that have no such function: one after another, in little code.
 //
 //   four: y[i] = W[row + i, columns of block b] x        fours: and those of block c, times another x
 //
