@@ -14,6 +14,8 @@ import type { State } from './state.ts';
 const SNAPSHOT_TOKENS = 64;
 /** Most frames of one kind a second. */
 const FRAME_MS = 33;
+/** Between readbacks of records: one for every token would take as long as a fast token itself. */
+const READ_MS = 16;
 
 /** What a recording is made with. */
 export interface Recorded {
@@ -48,6 +50,7 @@ export class Recording {
   #ended = false;
   #toldBytes = -1;
   #reading: Promise<void> | null = null;
+  #soon: ReturnType<typeof setTimeout> | null = null;
   #sending: Promise<void> | null = null;
   #picturing: Promise<void> | null = null;
 
@@ -116,7 +119,7 @@ export class Recording {
   took(end: number): void {
     this.#taken = end;
     this.history.upTo = Math.max(this.history.upTo, end);
-    this.#readOn().catch(() => {}); // a lost device is told by whoever waits for its work
+    this.#readSoon();
     this.picture();
   }
 
@@ -178,6 +181,7 @@ export class Recording {
   /** Nothing more is sent; everything is freed. */
   async end(): Promise<void> {
     this.#ended = true;
+    if (this.#soon) clearTimeout(this.#soon);
     await Promise.all([this.#reading, this.#picturing]);
     this.probe.destroy();
     for (const history of this.histories.values()) history.destroy();
@@ -225,6 +229,14 @@ export class Recording {
 
   // ------------------------------------------------------------------------------------- reading and sending
 
+  /** Read what the ring has in a moment, unless that is to happen anyway. */
+  #readSoon(): void {
+    this.#soon ??= setTimeout(() => {
+      this.#soon = null;
+      this.#readOn().catch(() => {}); // a lost device is told by whoever waits for its work
+    }, READ_MS);
+  }
+
   /** Read what the ring has, once, unless that is under way. */
   #readOn(): Promise<void> {
     this.#reading ??= (async () => {
@@ -241,7 +253,7 @@ export class Recording {
       } finally {
         this.#reading = null;
       }
-      if (this.#read < this.#taken && !this.#ended) this.#readOn().catch(() => {});
+      if (this.#read < this.#taken && !this.#ended) this.#readSoon();
     })();
     return this.#reading;
   }
