@@ -36,12 +36,6 @@ import {
   type WeightSource,
 } from './weights.ts';
 
-/**
- * Decode steps recorded one after another: the first of them takes the processor twice as long as the next ones, whose data
- * it then has at hand. More would have the GPU wait.
- */
-const AHEAD = 4;
-
 /** GPU microseconds that one run of a profile takes at least, where so many rounds are enough. */
 const PROFILE_US = 30_000;
 const MOST_ROUNDS = 16;
@@ -79,8 +73,8 @@ export class Model {
   /** Weights of which one token reads the chosen experts' share. */
   readonly #stacks: ReadonlySet<Tensor>;
   #plans: Plans | null = null;
-  /** Decode steps that are recorded already. */
-  #ahead: { plan: Plan; commands: GPUCommandBuffer[] } | null = null;
+  /** The decode step that is recorded already. */
+  #ahead: { plan: Plan; commands: GPUCommandBuffer } | null = null;
 
   private constructor(
     gpu: Gpu,
@@ -228,6 +222,8 @@ export class Model {
       return { name: names[i]!, calls: own.length, us: [], bytes };
     });
     for (let run = -1; run < runs; run++) {
+      // Busy with as much before, the GPU has the clocks that work gives it when the timed part begins.
+      this.#gpu.submit(this.#gpu.record(repeated.flat(), tokens));
       const us = await this.#gpu.profile(repeated, tokens);
       if (run < 0) continue; // the first run warms up
       rows.forEach((row, i) => {
@@ -287,21 +283,20 @@ export class Model {
   /** Submit one call of a phase, and give back its plan. */
   #submit(phase: Phase, tokens: number, position: number): Plan {
     const plan = this.#plans![phase];
-    const recorded = this.#ahead?.plan === plan ? this.#ahead.commands.pop() : undefined;
+    const recorded = this.#ahead?.plan === plan ? this.#ahead.commands : null;
+    if (recorded) this.#ahead = null;
     const commands = recorded ?? this.#gpu.record(plan.calls, tokens);
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, position));
     this.#gpu.submit(commands);
     return plan;
   }
 
-  /** Submit a decode step and read what it leaves; while both run, the coming steps are recorded: they are the same calls. */
+  /** Submit a decode step and read what it leaves; while both run, the coming step is recorded: it is the same calls. */
   #step(phase: 'decode' | 'draw', position: number, result: Tensor): Promise<ArrayBuffer> {
     const plan = this.#submit(phase, 1, position);
     const read = this.#gpu.read(result);
-    if (this.#ahead?.plan !== plan) this.#ahead = { plan, commands: [] };
-    const { commands } = this.#ahead;
-    if (commands.length === 0) {
-      while (commands.length < AHEAD) commands.push(this.#gpu.record(plan.calls, 1));
+    if (this.#ahead?.plan !== plan) {
+      this.#ahead = { plan, commands: this.#gpu.record(plan.calls, 1) };
     }
     return read;
   }
