@@ -78,7 +78,12 @@ export const probeMutants: Mutant[] = [
   token('the lower middle twice', 'rank == K / 2u', 'rank == (K - 1u) / 2u'),
 
   appended('rows from the conversation’s beginning', 'step.position - FIRST', 'step.position'),
-  appended('a token of another segment taken for this', 'row < SEGMENT && ', '', 4),
+  appended(
+    'a token of another segment taken for this',
+    'step.position - FIRST',
+    '(step.position - FIRST) % SEGMENT',
+    4,
+  ),
   appended('sums kept as history', 'id.x < ROW', 'true'),
 
   kept('rows from the conversation’s beginning', 'step.position + t - FIRST', 'step.position + t'),
