@@ -11,9 +11,10 @@
 // Links   cache_{f32,f16}, outer, step
 // Oracle  test/reference/mla.ts attendSlice
 // Segments follow one another in the order of positions: the one at FIRST = 0 begins, the others go on with its slices.
-// A tile is ROWS cache rows by QUERIES. Scores: each lane has four queries of one row, and both sides pass through workgroup
-// memory STAGE vec4s of columns at a time. Sums: each lane has a quarter of the queries and every 64th vec4 of the latent, one or two
-// fours of queries and one or two vec4s, each in a matrix of its own: what an index chose would not stay in registers.
+// A tile is ROWS cache rows by QUERIES. Scores: a lane has four queries of eight rows, and every fourth vec4 of the columns,
+// so that it multiplies more often than it reads; four lanes side by side read side by side, and add up through workgroup
+// memory. Sums: each lane has a quarter of the queries and every 64th vec4 of the latent, one or two fours of queries and one
+// or two vec4s, each in a matrix of its own: what an index chose would not stay in registers.
 const HEADS = 32u;
 const LATENT = 512u;
 const SHARED = 64u;
@@ -26,8 +27,7 @@ const QUERIES = 32u; // 16 or 32
 const LOWEST = -3.4e38;
 const WIDTH = (LATENT + SHARED) / 4u;
 const FOURS = QUERIES / 4u;
-const ROWS = 256u / FOURS;
-const STAGE = 8u;
+const ROWS = 2048u / QUERIES;
 const OWN = QUERIES / 16u; // fours of queries whose sums a lane keeps
 const COLUMNS = (LATENT / 4u + 63u) / 64u; // vec4s of the latent it keeps of each: 1 or 2
 @group(0) @binding(0) var<storage, read> qa: array<vec4f>;
@@ -35,20 +35,25 @@ const COLUMNS = (LATENT / 4u + 63u) / 64u; // vec4s of the latent it keeps of ea
 @group(0) @binding(2) var<storage, read> cache: array<CacheWord>;
 @group(0) @binding(3) var<storage, read_write> stats: array<vec2f>;
 @group(0) @binding(4) var<storage, read_write> parts: array<vec4f>;
-var<workgroup> query_tile: array<vec4f, STAGE * (QUERIES + 1u)>; // [column, query]; the odd lengths spread the banks
-var<workgroup> cache_tile: array<vec4f, STAGE * (ROWS + 1u)>; // [column, row]
-var<workgroup> weights: array<vec4f, ROWS * FOURS>; // [row, four queries]: scores, then e^(score - top)
+var<workgroup> tile: array<vec4f, ROWS * FOURS>; // [row, four queries]: scores, then e^(score - top)
+var<workgroup> side: array<vec4f, 256>; // what each lane found: a top, in the end a sum
 var<workgroup> tops: array<vec4f, FOURS>;
 var<workgroup> rescale: array<vec4f, FOURS>;
 
-fn query(n: u32, column: u32) -> vec4f {
-  if (n >= step.tokens * HEADS || column >= WIDTH) {
-    return vec4f();
-  }
+// Vec4 `column` of four queries, as columns 4 `column` .. of all four. Past the last query the last one is repeated.
+fn queries(n: u32, column: u32) -> mat4x4f {
+  let m = min(vec4u(n, n + 1u, n + 2u, n + 3u), vec4u(step.tokens * HEADS - 1u));
   if (column < LATENT / 4u) {
-    return SCALE * qa[n * (LATENT / 4u) + column];
+    let at = m * (LATENT / 4u) + column;
+    return transpose(mat4x4f(qa[at.x], qa[at.y], qa[at.z], qa[at.w]));
   }
-  return SCALE * q[n * ((NOPE + SHARED) / 4u) + NOPE / 4u + column - LATENT / 4u];
+  let at = m * ((NOPE + SHARED) / 4u) + NOPE / 4u + column - LATENT / 4u;
+  return transpose(mat4x4f(q[at.x], q[at.y], q[at.z], q[at.w]));
+}
+// Scores of four queries with a row, four columns more.
+fn add_scores(scores: vec4f, m: mat4x4f, word: CacheWord) -> vec4f {
+  let c = cache_load(word);
+  return fma(m[3], vec4f(c.w), fma(m[2], vec4f(c.z), fma(m[1], vec4f(c.y), fma(m[0], vec4f(c.x), scores))));
 }
 
 // (top, sum) of the segments before; a part is not read where they said nothing, since then nothing was written.
@@ -97,6 +102,10 @@ fn keep_stats(n: u32, slice: u32, top: vec4f, sum: vec4f) {
   keep(n + 2u, slice, top.z, sum.z);
   keep(n + 3u, slice, top.w, sum.w);
 }
+// Scores of four queries with the eight rows of a lane, joined with those of the other columns.
+fn join_scores(at: u32, scores: vec4f, begins: bool) {
+  tile[at] = select(tile[at], vec4f(), begins) + scores;
+}
 // Vec4 `at` of the latents of four rows; a row past the last one repeats it, and weighs nothing.
 fn latents(row: u32, last: u32, at: u32) -> mat4x4f {
   let first = min(at, LATENT / 4u - 1u);
@@ -107,11 +116,8 @@ fn latents(row: u32, last: u32, at: u32) -> mat4x4f {
 }
 // Four rows of the tile added to the sums of four queries: a column of m per query.
 fn add_rows(m: mat4x4f, rows: mat4x4f, at: u32) -> mat4x4f {
-  let two = add_outer(add_outer(m, rows[0], weights[at]), rows[1], weights[at + FOURS]);
-  return add_outer(add_outer(two, rows[2], weights[at + 2u * FOURS]), rows[3], weights[at + 3u * FOURS]);
-}
-fn sum_rows(at: u32) -> vec4f {
-  return weights[at] + weights[at + FOURS] + weights[at + 2u * FOURS] + weights[at + 3u * FOURS];
+  let two = add_outer(add_outer(m, rows[0], tile[at]), rows[1], tile[at + FOURS]);
+  return add_outer(add_outer(two, rows[2], tile[at + 2u * FOURS]), rows[3], tile[at + 3u * FOURS]);
 }
 fn scale_columns(m: mat4x4f, f: vec4f) -> mat4x4f {
   return mat4x4f(m[0] * f.x, m[1] * f.y, m[2] * f.z, m[3] * f.w);
@@ -131,15 +137,18 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     return;
   }
 
-  // The row and the four queries whose scores are this lane's; the queries and columns whose sums are.
-  let own_row = lane % ROWS;
-  let four = lane / ROWS;
-  let visible = vec4u(step.position) + (vec4u(first_n + 4u * four) + vec4u(0u, 1u, 2u, 3u)) / HEADS;
+  // Multiplying, a lane has every fourth column from `share_column` on of four queries and eight rows; weighing, two rows of
+  // four queries; summing, its queries and columns.
+  let share_column = lane % 4u;
+  let ask_four = lane / 4u % 4u + lane / 32u % (FOURS / 4u) * 4u;
+  let high = lane / 16u % 2u + lane / (8u * FOURS) * 2u;
+  let score_four = lane % FOURS;
+  let pair = lane / FOURS;
+  let visible = vec4u(step.position) + (vec4u(first_n + 4u * score_four) + vec4u(0u, 1u, 2u, 3u)) / HEADS;
   let own_four = lane / 64u * OWN;
   let column = lane % 64u;
   let n = first_n + 4u * own_four;
-  var sums = vec4f();
-  var more_sums = vec4f(); // of the second four
+  var sum = vec4f(); // of this lane's rows
   var near = mat4x4f(); // of the first four and column
   var more_columns = mat4x4f();
   var more_queries = mat4x4f();
@@ -147,13 +156,14 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
   if (FIRST > 0u) { // go on where the segment before left off
     let at = min(column, LATENT / 4u - 1u);
     let more = min(column + 64u, LATENT / 4u - 1u);
-    sums = transpose(stats_before(n, slice))[1];
+    if (pair == 0u) {
+      sum = transpose(stats_before(first_n + 4u * score_four, slice))[1];
+    }
     near = parts_before(n, slice, at);
     if (COLUMNS > 1u) {
       more_columns = parts_before(n, slice, more);
     }
     if (OWN > 1u) {
-      more_sums = transpose(stats_before(n + 4u, slice))[1];
       more_queries = parts_before(n + 4u, slice, at);
     }
     if (OWN > 1u && COLUMNS > 1u) {
@@ -163,55 +173,91 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
   if (lane < FOURS) {
     tops[lane] = transpose(stats_before(first_n + 4u * lane, slice))[0];
   }
-  workgroupBarrier();
 
+  let ask = first_n + 4u * ask_four;
   for (var row0 = start; row0 < end; row0 += ROWS) {
-    var scores = vec4f();
-    for (var stage = 0u; stage < WIDTH; stage += STAGE) {
-      workgroupBarrier();
-      for (var i = lane; i < STAGE * QUERIES; i += 256u) {
-        let n = i / STAGE;
-        query_tile[i % STAGE * (QUERIES + 1u) + n] = query(first_n + n, stage + i % STAGE);
-      }
-      for (var i = lane; i < STAGE * ROWS; i += 256u) {
-        let r = i / STAGE;
-        let at = stage + i % STAGE;
-        var word: CacheWord;
-        if (row0 + r < end && at < WIDTH) {
-          word = cache[(row0 + r) * WIDTH + at];
-        }
-        cache_tile[i % STAGE * (ROWS + 1u) + r] = cache_load(word);
-      }
-      workgroupBarrier();
-      for (var k = 0u; k < STAGE; k++) {
-        let c = cache_tile[k * (ROWS + 1u) + own_row];
-        let a = k * (QUERIES + 1u) + 4u * four;
-        scores += vec4f(dot(query_tile[a], c), dot(query_tile[a + 1u], c), dot(query_tile[a + 2u], c), dot(query_tile[a + 3u], c));
+    let own_rows = row0 + 8u * high + vec4u(0u, 1u, 2u, 3u);
+    let at0 = min(own_rows, vec4u(end - 1u)) * WIDTH; // a row past the last one repeats it, and is hidden below
+    let at1 = min(own_rows + 4u, vec4u(end - 1u)) * WIDTH;
+    var s0 = vec4f();
+    var s1 = vec4f();
+    var s2 = vec4f();
+    var s3 = vec4f();
+    var s4 = vec4f();
+    var s5 = vec4f();
+    var s6 = vec4f();
+    var s7 = vec4f();
+    if (own_rows.x < end) {
+      for (var column = share_column; column < WIDTH; column += 4u) {
+        let c0 = cache[at0.x + column];
+        let c1 = cache[at0.y + column];
+        let c2 = cache[at0.z + column];
+        let c3 = cache[at0.w + column];
+        let c4 = cache[at1.x + column];
+        let c5 = cache[at1.y + column];
+        let c6 = cache[at1.z + column];
+        let c7 = cache[at1.w + column];
+        let m = queries(ask, column);
+        s0 = add_scores(s0, m, c0);
+        s1 = add_scores(s1, m, c1);
+        s2 = add_scores(s2, m, c2);
+        s3 = add_scores(s3, m, c3);
+        s4 = add_scores(s4, m, c4);
+        s5 = add_scores(s5, m, c5);
+        s6 = add_scores(s6, m, c6);
+        s7 = add_scores(s7, m, c7);
       }
     }
-    let row = row0 + own_row;
-    let hidden = (vec4u(FIRST + row) > visible) | vec4<bool>(row >= end);
-    weights[own_row * FOURS + four] = select(scores, vec4f(LOWEST), hidden);
+    for (var turn = 0u; turn < 4u; turn++) {
+      workgroupBarrier();
+      if (share_column == turn) {
+        let at = 8u * high * FOURS + ask_four;
+        join_scores(at, s0, turn == 0u);
+        join_scores(at + FOURS, s1, turn == 0u);
+        join_scores(at + 2u * FOURS, s2, turn == 0u);
+        join_scores(at + 3u * FOURS, s3, turn == 0u);
+        join_scores(at + 4u * FOURS, s4, turn == 0u);
+        join_scores(at + 5u * FOURS, s5, turn == 0u);
+        join_scores(at + 6u * FOURS, s6, turn == 0u);
+        join_scores(at + 7u * FOURS, s7, turn == 0u);
+      }
+    }
+    workgroupBarrier();
+    let at_pair = 2u * pair * FOURS + score_four;
+    let row = row0 + 2u * pair;
+    let hidden0 = (vec4u(FIRST + row) > visible) | vec4<bool>(row >= end);
+    let hidden1 = (vec4u(FIRST + row + 1u) > visible) | vec4<bool>(row + 1u >= end);
+    let score0 = select(SCALE * tile[at_pair], vec4f(LOWEST), hidden0);
+    let score1 = select(SCALE * tile[at_pair + FOURS], vec4f(LOWEST), hidden1);
+    side[lane] = max(score0, score1);
+    workgroupBarrier();
+    if (lane < 4u * FOURS) { // tops by quarters of the rows, each where its quarter begins
+      let begin = lane / FOURS * 64u + score_four;
+      var top = side[begin];
+      for (var i = FOURS; i < 64u; i += FOURS) {
+        top = max(top, side[begin + i]);
+      }
+      side[begin] = top;
+    }
     workgroupBarrier();
     if (lane < FOURS) {
-      var top = tops[lane];
-      for (var r = 0u; r < ROWS; r++) {
-        top = max(top, weights[r * FOURS + lane]);
-      }
+      let top = max(max(max(side[lane], side[lane + 64u]), max(side[lane + 128u], side[lane + 192u])), tops[lane]);
       rescale[lane] = exp(tops[lane] - top);
       tops[lane] = top;
     }
     workgroupBarrier();
-    weights[own_row * FOURS + four] = select(exp(scores - tops[four]), vec4f(), hidden);
+    let weight0 = select(exp(score0 - tops[score_four]), vec4f(), hidden0);
+    let weight1 = select(exp(score1 - tops[score_four]), vec4f(), hidden1);
+    tile[at_pair] = weight0;
+    tile[at_pair + FOURS] = weight1;
+    sum = sum * rescale[score_four] + weight0 + weight1;
     workgroupBarrier();
     let f = rescale[own_four];
-    sums *= f;
     near = scale_columns(near, f);
     if (COLUMNS > 1u) {
       more_columns = scale_columns(more_columns, f);
     }
     if (OWN > 1u) {
-      more_sums *= rescale[own_four + 1u];
       more_queries = scale_columns(more_queries, rescale[own_four + 1u]);
     }
     if (OWN > 1u && COLUMNS > 1u) {
@@ -220,10 +266,8 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     for (var r = 0u; r < min(ROWS, end - row0); r += 4u) {
       let at = r * FOURS + own_four;
       let rows = latents(row0 + r, end - 1u, column);
-      sums += sum_rows(at);
       near = add_rows(near, rows, at);
       if (OWN > 1u) {
-        more_sums += sum_rows(at + 1u);
         more_queries = add_rows(more_queries, rows, at + 1u);
       }
       if (COLUMNS > 1u) {
@@ -236,11 +280,15 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     }
   }
 
-  if (column == 0u) {
-    keep_stats(n, slice, tops[own_four], sums);
-    if (OWN > 1u) {
-      keep_stats(n + 4u, slice, tops[own_four + 1u], more_sums);
+  workgroupBarrier();
+  side[lane] = sum;
+  workgroupBarrier();
+  if (lane < FOURS) {
+    var total = side[lane];
+    for (var i = FOURS; i < 256u; i += FOURS) {
+      total += side[lane + i];
     }
+    keep_stats(first_n + 4u * lane, slice, tops[lane], total);
   }
   if (start < end) {
     keep_parts(n, slice, column, near);

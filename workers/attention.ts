@@ -4,7 +4,7 @@ import type { Gpu, Tensor } from './gpu.ts';
 import type { Library } from './link.ts';
 import * as K from './kernels.ts';
 import type { Plan } from './plan.ts';
-import { latentAt, QUERIES, type Scratch, SLICES } from './scratch.ts';
+import { latentAt, type Scratch, SLICES } from './scratch.ts';
 import type { MlaState, Segment } from './state.ts';
 import type { MlaWeights } from './weights.ts';
 
@@ -85,6 +85,11 @@ function slicesFor(p: Plan, gpu: Gpu, cache: MlaState, rows: readonly Segment[])
   return Math.max(SLICES.least, Math.min(SLICES.most, Math.ceil(room / SLICE_ROWS)));
 }
 
+/** (token, head) pairs that one workgroup takes: as few as one token's heads are. */
+function queriesOf(p: Plan, { heads }: ModelConfig): number {
+  return p.single && heads <= 16 ? 16 : 32;
+}
+
 function numbersOf(cache: MlaState): Library {
   return cache.numbers === 'f16' ? K.cacheF16 : K.cacheF32;
 }
@@ -125,7 +130,7 @@ function attend(
   const sizes = { HEADS: c.heads, LATENT, SHARED, NOPE, SCALE: query ** -0.5 };
   cache.segments.forEach((segment, i) => {
     const { first: FIRST, rows: SEGMENT } = rows[i]!;
-    const consts = { ...sizes, FIRST, SEGMENT, SLICES: slices, QUERIES };
+    const consts = { ...sizes, FIRST, SEGMENT, SLICES: slices, QUERIES: queriesOf(p, c) };
     const tensors = { qa: s.latentQuery, q, cache: segment, stats: s.stats, parts: s.parts };
     p.run(K.mlaAttend, consts, tensors, [numbersOf(cache), K.outer, K.step]);
   });

@@ -8,8 +8,6 @@ import { TILE, type Tuning } from './plan.ts';
 export const SCORE_TOKENS = 64;
 /** Parts of each cache segment attended side by side, so that one token's few heads fill a GPU: least and most. A piece of tokens has fewer. A processor is full with one. */
 export const SLICES = { least: 32, most: 256, piece: 2 };
-/** (token, head) pairs that one workgroup of attention takes. */
-export const QUERIES = 32;
 /** Parts of the vocabulary searched side by side. */
 export const VOCABULARY_SLICES = 64;
 /** Tokens handed to the sampler: what top-k users ask for, and as many as may be reported. */
