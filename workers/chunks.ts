@@ -33,14 +33,20 @@ export function takesMatrices(gpu: Gpu, { K: keys, V }: HeadSizes): boolean {
  * From mixed, g and beta to o, and S as it is after the last row. By matrices, what products multiply is rounded to f16; their
  * sums are f32, as is the memory.
  */
-export function kdaChunks(p: Plan, gpu: Gpu, sizes: HeadSizes, tensors: ChunkTensors): void {
+export function kdaChunks(
+  p: Plan,
+  gpu: Gpu,
+  { H, K: keys, V }: HeadSizes,
+  tensors: ChunkTensors,
+): void {
+  const sizes = { H, K: keys, V };
   const { mixed, g, beta, S, o } = tensors;
   const { L, Aqk, M, from_start, to_end, whole } = tensors.chunk;
   const matrices = takesMatrices(gpu, sizes);
   const factor = matrices ? K.factorF16 : K.factorF32;
   const pairs = { mixed, g, L, Aqk, from_start, to_end, whole };
   p.run(K.kdaChunkPairs, sizes, pairs, [factor, K.outer, K.step]);
-  p.run(K.kdaChunkSolve, { H: sizes.H }, { beta, L, M }, [factor, K.step]);
+  p.run(K.kdaChunkSolve, { H }, { beta, L, M }, [factor, K.step]);
   const scan = { mixed, from_start, M, Aqk, to_end, whole, S, o };
   if (matrices) p.run(K.kdaChunkScanMatrix, sizes, scan, [factor, K.step]);
   else p.run(K.kdaChunkScan, { ...sizes, COLUMNS }, scan, [K.outer, K.step]);
