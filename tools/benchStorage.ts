@@ -60,7 +60,9 @@ try {
       const before = await busy();
       const ms = await time();
       const after = await busy();
-      const busyMs = before === null || after === null ? null : after - before;
+      // Those that write before they read: what they do is not all of it reading.
+      const mixed = before === null || after === null || !/our store|alone/.test(name);
+      const busyMs = mixed ? null : after - before;
       if (ms < (best.get(name)?.ms ?? Infinity)) best.set(name, { ms, busyMs });
     }
   }
@@ -75,8 +77,16 @@ try {
     const cores = busyMs === null ? '' : (busyMs / ms).toFixed(1);
     console.log(`| ${name} | ${rate} | ${share} % | ${cores} |`);
   }
-  const share = plainMs / best.get('our store, verified, into the GPU')!.ms;
-  if (share < 0.6) process.exitCode = 1;
+  const upload = best.get('our store, verified, into the GPU')!;
+  if (upload.busyMs !== null) {
+    const needed = (0.6 * upload.busyMs) / plainMs;
+    const whole = (cpus().length * bytes) / 1e3 / upload.busyMs;
+    console.log(
+      `\nInto the GPU, a megabyte is ${((1e6 * upload.busyMs) / bytes).toFixed(1)} ms of work for a core: ${cpus().length} cores that do ` +
+        `nothing else give at most ${whole.toFixed(0)} MB/s, and 60 % of a plain get takes ${needed.toFixed(1)} cores`,
+    );
+  }
+  if (plainMs / upload.ms < 0.6) process.exitCode = 1;
   if (grown !== null) {
     console.log(`\nMost memory above rest while ${inMegabytes(bytes)} went to the GPU:`);
     for (const [type, grownBytes] of grown) console.log(`  ${type}: ${inMegabytes(grownBytes)}`);
