@@ -3,7 +3,7 @@
  * engine's state. It outlives a reload and is for one model alone.
  */
 import { presentLine } from './branches.ts';
-import type { Standing } from './lasting.ts';
+import type { Standing } from './keep.ts';
 import type { Shelf } from './store.ts';
 
 /** Grows when what is stored changes its meaning: records of another version are not read. */

@@ -5,14 +5,7 @@
  * is asked before the network and never instead of it, and what it gives is verified like what the network gives.
  */
 import type { Piece, Store } from './store.ts';
-
-/** What sites have in common. Neither call ever fails: what does not work is as if it were not there. */
-export interface CommonStorage {
-  /** The file of this SHA-256, in hex, if it is there with so many bytes. Its hash is the caller's to look at. */
-  read(sha256: string, bytes: number): Promise<ArrayBuffer | null>;
-  /** Have a file kept for all sites. */
-  write(sha256: string, file: ArrayBuffer): Promise<void>;
-}
+import type { CommonStorage } from './transfer.ts';
 
 interface Hash {
   algorithm: 'SHA-256';
@@ -23,14 +16,14 @@ interface Options {
   origins?: '*';
 }
 /** As the proposal has it; `requestFileHandles` is what it was called while it took several at a time. */
-interface Manager {
+interface CrossOriginStorage {
   requestFileHandle?(hash: Hash, options?: Options): Promise<FileSystemFileHandle>;
   requestFileHandles?(hashes: Hash[], options?: Options): Promise<FileSystemFileHandle[]>;
 }
 
 /** The common storage of the browser whose `navigator` this is; null where it has none. */
 export function commonStorage(navigator: object): CommonStorage | null {
-  const { crossOriginStorage: manager } = navigator as { crossOriginStorage?: Manager };
+  const { crossOriginStorage: manager } = navigator as { crossOriginStorage?: CrossOriginStorage };
   if (!manager?.requestFileHandle && !manager?.requestFileHandles) return null;
 
   async function handleOf(value: string, options?: Options): Promise<FileSystemFileHandle> {

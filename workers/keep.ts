@@ -3,6 +3,7 @@
  * while ago, read back at intervals, and the cache rows up to there, of which only those that came since are read.
  * Decoding waits for none of it. What came after is taken in again (replay.ts).
  */
+import type { Outline } from './branches.ts';
 import type { Gpu } from './gpu.ts';
 import type { RowBlock, State } from './state.ts';
 
@@ -20,6 +21,12 @@ export interface Kept {
   readonly recurrent: Uint32Array<ArrayBuffer>;
   /** Rows [0, position) without a gap, oldest first. */
   readonly blocks: readonly RowBlock[];
+}
+
+/** A conversation as another engine can take it up. */
+export interface Standing {
+  readonly outline: Outline;
+  readonly kept: Kept | null;
 }
 
 export class Keep {

@@ -3,10 +3,10 @@
  * are stored and the conversation from what is kept of it outside the GPU (keep.ts), and what was under way goes on: an
  * answer with its next token, everything else from its beginning. Three losses within a minute are too many.
  */
-import { cutOutline, type Outline, presentLine } from './branches.ts';
+import { cutOutline, presentLine } from './branches.ts';
 import { alreadyRunning, Engine, type EngineOptions, type Writing } from './engine.ts';
 import type { Gpu } from './gpu.ts';
-import type { Kept } from './keep.ts';
+import type { Standing } from './keep.ts';
 import {
   type Answers,
   type Branch,
@@ -29,12 +29,6 @@ import type { StateFile } from './stateFile.ts';
 export interface LastingOptions extends Omit<EngineOptions, 'gpu'> {
   /** A device, at first and after every loss. Fails: NoWebGPU, LimitTooSmall. */
   open: () => Promise<Gpu>;
-}
-
-/** A conversation as another engine can take it up. */
-export interface Standing {
-  readonly outline: Outline;
-  readonly kept: Kept | null;
 }
 
 const MOST_LOSSES = 3;

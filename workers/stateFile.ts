@@ -6,8 +6,7 @@
  */
 import { presentLine } from './branches.ts';
 import type { Fit } from './bookmark.ts';
-import type { Kept } from './keep.ts';
-import type { Standing } from './lasting.ts';
+import type { Kept, Standing } from './keep.ts';
 import type { Piece } from './path.ts';
 import { PalimpsestError } from './protocol.ts';
 import type { RowBlock } from './state.ts';

@@ -1,8 +1,15 @@
 /**
  * Asking a server for a range of a file, and asking again: what each answer means, how long to wait, when to give up.
  */
-import type { CommonStorage } from './common.ts';
 import { PalimpsestError } from './protocol.ts';
+
+/** What sites have in common. Neither call ever fails: what does not work is as if it were not there. */
+export interface CommonStorage {
+  /** The file of this SHA-256, in hex, if it is there with so many bytes. Its hash is the caller's to look at. */
+  read(sha256: string, bytes: number): Promise<ArrayBuffer | null>;
+  /** Have a file kept for all sites. */
+  write(sha256: string, file: ArrayBuffer): Promise<void>;
+}
 
 /** Time, so that tests need not wait. */
 export interface Clock {

@@ -304,9 +304,9 @@ describe('a model of one’s own', () => {
 /** Drop a file or folder of this computer on the page, as the browser itself does: its entries can be walked. */
 async function dropPath(path: string): Promise<void> {
   const session = await page.context().newCDPSession(page);
-  const data = { items: [], files: [path], dragOperationsMask: 1 };
+  const dragged = { items: [], files: [path], dragOperationsMask: 1 };
   for (const type of ['dragEnter', 'dragOver', 'drop'] as const) {
-    await session.send('Input.dispatchDragEvent', { type, x: 400, y: 300, data });
+    await session.send('Input.dispatchDragEvent', { type, x: 400, y: 300, data: dragged });
   }
   await session.detach();
 }

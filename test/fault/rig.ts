@@ -1,6 +1,6 @@
 /** Models on a fault server, and tabs that load them: one store, one set of locks and one clock for all tabs. */
 import { createHash } from 'node:crypto';
-import type { CommonStorage } from '../../workers/common.ts';
+import type { CommonStorage } from '../../workers/transfer.ts';
 import { Library } from '../../workers/library.ts';
 import type { Shard } from '../../workers/protocol.ts';
 import { memoryShelf, type Shelf } from '../../workers/store.ts';

@@ -1,7 +1,8 @@
 /** A conversation over a reload: stored, taken up by an engine that knows nothing of it, and gone on with as it would have been. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Bookmark, type Fit, stateBytes } from '../../workers/bookmark.ts';
-import type { LastingEngine, Standing } from '../../workers/lasting.ts';
+import type { Standing } from '../../workers/keep.ts';
+import type { LastingEngine } from '../../workers/lasting.ts';
 import type { Intervention } from '../../workers/protocol.ts';
 import { memoryShelf } from '../../workers/store.ts';
 import { FragileGpu, openLasting } from '../fragile.ts';

@@ -1,7 +1,8 @@
 /** Models in the storage that sites have in common, against a double that does as the proposal's explainer says. */
 import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { commonStorage, type CommonStorage } from '../../workers/common.ts';
+import { commonStorage } from '../../workers/common.ts';
+import type { CommonStorage } from '../../workers/transfer.ts';
 import { memoryShelf } from '../../workers/store.ts';
 import { openRig, readWhole, serveFolder, weights, type Rig } from '../fault/rig.ts';
 
