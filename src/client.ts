@@ -109,9 +109,13 @@ export function startClient(weights: Weights): Client {
 }
 
 /** An engine that the tabs of this site share, wait for or have each for itself, as `joining` says. */
-export function startJointClient(weights: Weights, joining: Joining): Client {
+export function startJointClient(
+  weights: Weights,
+  joining: Joining,
+  start: (weights: Weights) => Client = startClient,
+): Client {
   return joinTabs(joining, {
-    start: () => startClient(weights),
+    start: () => start(weights),
     locks: (navigator as { locks?: LockManager }).locks ?? null,
     broker: typeof SharedWorker === 'function' ? openBroker : null,
     serve: (desk, port) => expose(desk, port),
