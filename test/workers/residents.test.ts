@@ -24,33 +24,32 @@ const use = (key: string) => residents.with(key, load(key), (bytes) => bytes.byt
 const begun = () => loads.map(({ key }) => key);
 const turns = () => new Promise((resolve) => setTimeout(resolve, 0));
 
-test('a third piece waits until one of two has no reader', async () => {
-  const [a, b, c] = [use('a'), use('b'), use('c')];
+test('a fourth span waits until one of three has no reader', async () => {
+  const [a, b, c, d] = [use('a'), use('b'), use('c'), use('d')];
   await turns();
-  expect(begun()).toEqual(['a', 'b']);
+  expect(begun()).toEqual(['a', 'b', 'c']);
   loads[1]!.end();
   expect(await b).toBe(8);
   await turns();
-  expect(begun()).toEqual(['a', 'b', 'c']);
-  loads[0]!.end();
-  loads[2]!.end();
-  expect(await Promise.all([a, c])).toEqual([8, 8]);
+  expect(begun()).toEqual(['a', 'b', 'c', 'd']);
+  for (const at of [0, 2, 3]) loads[at]!.end();
+  expect(await Promise.all([a, c, d])).toEqual([8, 8, 8]);
 });
 
-test('a piece in memory is not loaded again; the one unused for longest goes first', async () => {
-  for (const key of ['a', 'b', 'a']) {
+test('a span in memory is not loaded again; the one unused for longest goes first', async () => {
+  for (const key of ['a', 'b', 'a', 'd']) {
     const used = use(key);
     loads.at(-1)!.end();
     await used;
   }
-  expect(begun()).toEqual(['a', 'b']);
-  const third = use('c');
+  expect(begun()).toEqual(['a', 'b', 'd']);
+  const fourth = use('c');
   loads.at(-1)!.end();
-  await third;
+  await fourth;
   expect(await use('a')).toBe(8);
-  expect(begun()).toEqual(['a', 'b', 'c']);
+  expect(begun()).toEqual(['a', 'b', 'd', 'c']);
   void use('b');
-  expect(begun()).toEqual(['a', 'b', 'c', 'b']);
+  expect(begun()).toEqual(['a', 'b', 'd', 'c', 'b']);
 });
 
 test('reading ahead takes no place from a reader, and one load serves both', async () => {
@@ -58,11 +57,11 @@ test('reading ahead takes no place from a reader, and one load serves both', asy
   residents.ahead('b', load('b'));
   residents.ahead('b', load('b'));
   expect(begun()).toEqual(['a', 'b']);
-  const b = use('b');
-  residents.ahead('c', load('c'));
-  expect(begun()).toEqual(['a', 'b']);
+  const [b, c] = [use('b'), use('c')];
+  residents.ahead('d', load('d'));
+  expect(begun()).toEqual(['a', 'b', 'c']);
   loads.forEach(({ end }) => end());
-  expect(await Promise.all([a, b])).toEqual([8, 8]);
+  expect(await Promise.all([a, b, c])).toEqual([8, 8, 8]);
 });
 
 test('a load that fails is told to whoever waits, and tried again by the next', async () => {
