@@ -149,7 +149,7 @@ describe('the keyboard', () => {
       ),
     );
     expect(unreached.size).toBeGreaterThan(8);
-    for (let presses = 0; presses < 60 && unreached.size > 0; presses++) {
+    for (let presses = 0; presses < 120 && unreached.size > 0; presses++) {
       await userEvent.keyboard('{Tab}');
       const focused = document.activeElement as HTMLElement;
       if (unreached.delete(focused) && focused.tagName === 'BUTTON') {
