@@ -521,25 +521,30 @@ export class Widget {
       );
     }
     await this.stop();
+    this.#restored = snapshot.state ?? null;
+    if (this.#client && this.state.kind === 'ready') await this.#takeUp(this.#client);
     // What stays of a person's words here is replaced, not read.
     this.#personWrote = false;
     this.turns = snapshot.turns.map((turn) => ({ ...turn, first: null, grows: false }));
-    this.#restored = snapshot.state ?? null;
     this.setLook(snapshot.look);
-    if (this.#client && this.state.kind === 'ready') await this.#takeUp(this.#client);
     return null;
   }
 
-  /** Take up a restored state. Where this device keeps numbers otherwise the text is read anew with what is asked next. */
+  /**
+   * Take up a restored state; what is no state is refused, and all stays as it was. Where this device keeps numbers
+   * otherwise the text is read anew with what is asked next.
+   */
   async #takeUp(client: Client): Promise<void> {
     const state = this.#restored;
     this.#restored = null;
     if (!state) return;
-    await client.reset();
+    const before = await client.memory.branches();
     try {
       await client.memory.importBranch(state);
+      await client.memory.dropBranches(before.map(({ id }) => id));
     } catch (thrown) {
       if ((thrown as Error).name !== 'Unsupported') throw thrown;
+      await client.reset();
     }
   }
 
