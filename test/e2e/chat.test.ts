@@ -131,7 +131,7 @@ describe('a model that cannot be used is refused in words', () => {
     ['a file cut in half', 'half', 'This model file contradicts itself', /tiny-f32\.gguf/],
     ['another architecture', 'other', 'This kind of model is not supported', /other-model/],
     ['bytes of another hash', 'turned', 'A part of the model arrived damaged', /tiny-f32\.gguf/],
-    ['no manifest', 'absent', 'The model could not be fetched', /404/],
+    ['no manifest', 'absent', 'The model could not be fetched', /has no manifest\.json/],
   ];
   test.each(cases)('%s', async (_, folder, title, words) => {
     await visit(`/?model=models/${folder}/`);

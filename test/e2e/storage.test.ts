@@ -83,7 +83,7 @@ async function open(model = 'models/tiny/'): Promise<void> {
 }
 
 const button = (name: string | RegExp) => page.getByRole('button', { name });
-const stored = (name: string) => page.getByRole('article', { name });
+const stored = (name: string) => page.getByRole('article', { name, exact: true });
 
 async function downloaded(name = 'tiny-q4_0'): Promise<void> {
   await button('Download only').click();
