@@ -147,6 +147,8 @@ export class Probe {
   readonly #records: Tensor;
   readonly #u: Tensor;
   readonly #cells: Tensor;
+  /** The calls of `thumbnails`, once they are asked for. */
+  #pictures: Promise<Call[]> | null = null;
   readonly #count: Tensor;
   readonly #asked: Tensor;
   readonly #stream: Tensor;
@@ -349,17 +351,14 @@ export class Probe {
     const blocks = Math.ceil(V / COLUMNS);
     for (let row = 0; row < rows; row++) {
       const at = first + row * K.probeWords(V);
-      const sums = new Float64Array(K.PROBE_SUMS);
-      for (let b = 0; b < blocks; b++) {
-        for (let s = 0; s < sums.length; s++) sums[s]! += floats[at + b * K.PROBE_SUMS + s]!;
+      let [written, along, held, value, energy] = [0, 0, 0, 0, 0];
+      for (let b = at; b < at + blocks * K.PROBE_SUMS; b += K.PROBE_SUMS) {
+        written += floats[b]!;
+        along += floats[b + 1]!;
+        held += floats[b + 2]!;
+        value += floats[b + 3]!;
+        energy += floats[b + 4]!;
       }
-      const [written, along, held, value, energy] = sums as unknown as [
-        number,
-        number,
-        number,
-        number,
-        number,
-      ];
       const rest = at + blocks * K.PROBE_SUMS;
       record.written[row] = Math.sqrt(written);
       record.known[row] = held > 0 && value > 0 ? along / Math.sqrt(held * value) : 0;
@@ -389,17 +388,21 @@ export class Probe {
       total += scale * floats[at + 1]!;
       weighted += scale * (floats[at + 2]! + below * floats[at + 1]!);
     }
-    const best = slices
-      .flatMap((at) =>
-        Array.from({ length: BEST }, (_, n) => ({
-          id: words[at + 4 + 2 * n]!,
-          logprob: floats[at + 5 + 2 * n]! - top - Math.log(total),
-        })),
-      )
-      .filter(({ id }) => id < this.#config.vocabulary)
-      .sort((a, b) => b.logprob - a.logprob || a.id - b.id)
-      .slice(0, BEST);
-    return { best, entropy: Math.log(total) - weighted / total };
+    const log = Math.log(total);
+    const best: Trace['best'] = [];
+    for (const at of slices) {
+      // A slice's candidates are in order: once one comes after the last of the best, all do.
+      for (let n = 0; n < BEST; n++) {
+        const found = { id: words[at + 4 + 2 * n]!, logprob: floats[at + 5 + 2 * n]! - top - log };
+        if (found.id >= this.#config.vocabulary) break;
+        let place = best.length;
+        while (place > 0 && comesBefore(found, best[place - 1]!)) place--;
+        if (place === BEST) break;
+        best.splice(place, 0, found);
+        best.length = Math.min(best.length, BEST);
+      }
+    }
+    return { best, entropy: log - weighted / total };
   }
 
   /** The best next tokens of each of the first `rows` rows of logits. */
@@ -492,13 +495,14 @@ export class Probe {
   /** Readies pictures of all memories: [KDA layer, head, 8, 8], after all work submitted when one is asked for. */
   async thumbnails(): Promise<() => Promise<Float32Array>> {
     const { H } = this.sizes;
-    const calls = await this.#bound(
+    this.#pictures ??= this.#bound(
       this.#kda.map((layer, i) => {
         const consts = { ...this.sizes, FIRST: i * H * 64 };
         const program = this.#gpu.program(K.probeState, [K.sumTree], consts, { SUM_LANES: 16 });
         return [program, { S: this.#memoryOf(layer), cells: this.#cells }];
       }),
     );
+    const calls = await this.#pictures;
     return async () => {
       this.#run(calls, 1);
       return new Float32Array(await this.#gpu.read(this.#cells, 0, this.#kda.length * H * 64));
@@ -526,6 +530,13 @@ export class Probe {
     this.#gpu.write(this.#count, 0, Uint32Array.of(tokens, 0));
     this.#gpu.submit(this.#gpu.record(calls, tokens));
   }
+}
+
+type Candidate = Trace['best'][number];
+
+/** Better ones first, and of equals the lower id. */
+function comesBefore(a: Candidate, b: Candidate): boolean {
+  return a.logprob > b.logprob || (a.logprob === b.logprob && a.id < b.id);
 }
 
 /** Frobenius norm of the difference of two memories [H, K, V], head by head. */
