@@ -21,8 +21,14 @@ export interface ChunkTensors {
   chunk: Record<keyof ReturnType<typeof K.chunkScratch>, Tensor>;
 }
 
-/** Value columns of one workgroup of the scan: few, so that there are many. */
-const COLUMNS = 16;
+/**
+ * Value columns of one workgroup of the scan: with 16 factors are read the fewest times, where that leaves enough workgroups for
+ * a GPU and a memory that fits them.
+ */
+function scanColumns({ H, K: keys, V }: HeadSizes): number {
+  return (H * V) / 16 < ENOUGH_WORKGROUPS || keys > 192 ? 8 : 16;
+}
+const ENOUGH_WORKGROUPS = 128;
 
 /** Whether the chunk form goes by subgroup matrices: the device was opened with them, and they take heads of these sizes. */
 export function takesMatrices(gpu: Gpu, { K: keys, V }: HeadSizes): boolean {
@@ -49,5 +55,8 @@ export function kdaChunks(
   p.run(K.kdaChunkSolve, { H }, { beta, L, M }, [factor, K.step]);
   const scan = { mixed, from_start, M, Aqk, to_end, whole, S, o };
   if (matrices) p.run(K.kdaChunkScanMatrix, sizes, scan, [factor, K.step]);
-  else p.run(K.kdaChunkScan, { ...sizes, COLUMNS }, scan, [K.outer, K.step]);
+  else {
+    const COLUMNS = scanColumns(sizes);
+    p.run(K.kdaChunkScan, { ...sizes, COLUMNS }, scan, [K.outer, K.step]);
+  }
 }

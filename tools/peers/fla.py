@@ -1,16 +1,16 @@
 """How long FLA's Triton `chunk_kda` takes forward on this GPU; one JSON object on standard output.
 
-    python3 tools/peers/fla.py [--tokens 8192] [--heads 32] [--runs 20] [--repeat 20]
+    python3 tools/peers/fla.py [--tokens 8192] [--heads 32] [--runs 20] [--repeat 20] [--layer]
 
 Needs torch with CUDA, triton and flash-linear-attention. The shapes are those of Kimi Linear: B = 1, K = V = 128, q k v beta
 bf16, an f32 memory that stands before and one that is handed back. Gates are what FLA's layer makes of its own initial values.
 
   plain   q and k have unit length, g is a natural logarithm in f32, beta is in (0, 1): what the chain of kernels here gets.
           Inside: cumulative sums of g, the pairs of a chunk, the inverse, W and U, the walk over chunks, the outputs.
-  layer   as FLA's layer calls it: unit length, gates and sigmoid inside, g before its activation in bf16.
+  layer   where asked for, as FLA's layer calls it: unit length, gates and sigmoid inside, g before its activation in bf16.
 
 A timing is the time between two CUDA events around `repeat` calls, divided by their number; the first call of each kind, which
-tunes every kernel, and three timings after it do not count. Microseconds.
+tunes every kernel (a minute and a half on an H100), and three timings after it do not count. Microseconds.
 """
 
 import argparse
@@ -33,6 +33,7 @@ parser.add_argument('--tokens', type=int, default=8192)
 parser.add_argument('--heads', type=int, default=32)
 parser.add_argument('--runs', type=int, default=20)
 parser.add_argument('--repeat', type=int, default=20)
+parser.add_argument('--layer', action='store_true')
 arg = parser.parse_args()
 
 T, H, K = arg.tokens, arg.heads, 128
@@ -95,6 +96,8 @@ result = {
 }
 with torch.inference_mode():
     for name, call in CALLS.items():
+        if name == 'layer' and not arg.layer:
+            continue
         began = time.time()
         o, after = call()
         torch.cuda.synchronize()
