@@ -115,20 +115,20 @@ console.log(`${name}, ${ids.length} tokens of prompt, ${tokens} to say, greedily
 const told: Figures[] = [];
 const texts = new Map<string, string>();
 const unable: { engine: string; reason: string }[] = [];
-const rows: [string, () => Promise<Course>][] = [
+const rows: [string, (end: AbortSignal) => Promise<Course>][] = [
   ['Palimpsest, Node', inNode],
-  ['Palimpsest, Chromium', () => inChromium(ownPage)],
-  ['wllama, Chromium, WebGPU', () => inChromium((page) => wllamaPage(page, 999))],
-  ['wllama, Chromium, processor', () => inChromium((page) => wllamaPage(page, 0))],
-  ['llama.cpp, Node, Vulkan', () => llamaCpp('vulkan')],
-  ['llama.cpp, Node, processor', () => llamaCpp(false)],
+  ['Palimpsest, Chromium', (end) => inChromium(end, ownPage)],
+  ['wllama, Chromium, WebGPU', (end) => inChromium(end, (page) => wllamaPage(page, 999))],
+  ['wllama, Chromium, processor', (end) => inChromium(end, (page) => wllamaPage(page, 0))],
+  ['llama.cpp, Node, Vulkan', (end) => llamaCpp(end, 'vulkan')],
+  ['llama.cpp, Node, processor', (end) => llamaCpp(end, false)],
 ];
 console.log(
   `${'engine'.padEnd(28)} ${'tokens/s'.padStart(9)} ${'(least to most)'.padEnd(20)} ${'prompt/s'.padStart(9)} ${'first ms'.padStart(9)}  computes on`,
 );
 for (const [who, measure] of rows.filter(([who]) => who.includes(arg.only))) {
   try {
-    const course = await within(measure());
+    const course = await within(measure);
     const figures = figuresOf(who, course);
     told.push(figures);
     const { decodePerSec: d, promptPerSec, firstTokenMs, place } = figures;
@@ -192,16 +192,25 @@ function figuresOf(who: string, { place, runs: all }: Course): Figures {
   };
 }
 
-function within<T>(work: Promise<T>): Promise<T> {
-  const late = new Promise<never>((_, reject) => {
-    setTimeout(() => reject(new Error(`no end within ${patienceMs / 1000} s`)), patienceMs).unref();
-  });
-  return Promise.race([work, late]);
+/** Fails where it takes too long, and not before it has ended: what is measured next is to have the machine to itself. */
+async function within<T>(work: (end: AbortSignal) => Promise<T>): Promise<T> {
+  const end = new AbortController();
+  const late = setTimeout(() => end.abort(), patienceMs);
+  try {
+    return await work(end.signal);
+  } catch (thrown) {
+    if (end.signal.aborted)
+      throw new Error(`no end within ${patienceMs / 1000} s`, { cause: thrown });
+    throw thrown;
+  } finally {
+    clearTimeout(late);
+  }
 }
 
 // -------------------------------------------------------------------------------------------------- Node
 
-async function inNode(): Promise<Course> {
+async function inNode(end: AbortSignal): Promise<Course> {
+  end.addEventListener('abort', () => engine.stop());
   const all: Run[] = [];
   const sampling = {
     temperature: 0,
@@ -222,6 +231,7 @@ async function inNode(): Promise<Course> {
     const stop = await engine.generate({ kind: 'ids', ids }, sampling, () => {
       tokensMs.push(performance.now());
     });
+    end.throwIfAborted();
     all.push({ askedMs, tokensMs, text: stop.text });
   }
   const place = engine.loaded.device.name;
@@ -250,7 +260,7 @@ interface LlamaCpp {
   }>;
 }
 
-async function llamaCpp(gpu: 'vulkan' | false): Promise<Course> {
+async function llamaCpp(end: AbortSignal, gpu: 'vulkan' | false): Promise<Course> {
   const place = resolve(process.env.PALIMPSEST_PEERS ?? 'tools/peers');
   let address: string;
   try {
@@ -264,37 +274,45 @@ async function llamaCpp(gpu: 'vulkan' | false): Promise<Course> {
   const llama = await getLlama({ gpu, build: 'never', logLevel: 'error' });
   const model = await llama.loadModel({ modelPath: paths[0]!, gpuLayers: gpu ? 'max' : 0 });
   const context = await model.createContext({ contextSize: contextTokens, sequences: 1 });
-  const sequence = context.getSequence();
-  const all: Run[] = [];
-  for (let run = 0; run <= runs; run++) {
-    await sequence.clearHistory();
-    const askedMs = performance.now();
-    const tokensMs: number[] = [];
-    const said: number[] = [];
-    for await (const token of sequence.evaluate(ids, { temperature: 0 })) {
-      tokensMs.push(performance.now());
-      said.push(token);
-      if (said.length === tokens) break;
+  try {
+    const sequence = context.getSequence();
+    const all: Run[] = [];
+    for (let run = 0; run <= runs; run++) {
+      end.throwIfAborted();
+      await sequence.clearHistory();
+      const askedMs = performance.now();
+      const tokensMs: number[] = [];
+      const said: number[] = [];
+      for await (const token of sequence.evaluate(ids, { temperature: 0 })) {
+        tokensMs.push(performance.now());
+        said.push(token);
+        end.throwIfAborted();
+        if (said.length === tokens) break;
+      }
+      all.push({ askedMs, tokensMs, text: model.detokenize(said) });
     }
-    all.push({ askedMs, tokensMs, text: model.detokenize(said) });
+    const where = llama.gpu
+      ? (await llama.getGpuDeviceNames()).join(', ')
+      : `${cpus()[0]!.model}, ${llama.cpuMathCores} threads`;
+    return { place: where, runs: all };
+  } finally {
+    await context.dispose();
+    await model.dispose();
+    await llama.dispose();
   }
-  const where = llama.gpu
-    ? (await llama.getGpuDeviceNames()).join(', ')
-    : `${cpus()[0]!.model}, ${llama.cpuMathCores} threads`;
-  await context.dispose();
-  await model.dispose();
-  await llama.dispose();
-  return { place: where, runs: all };
 }
 
 // ---------------------------------------------------------------------------------------------- Chromium
 
-async function inChromium(measure: (page: Page) => Promise<Course>): Promise<Course> {
+async function inChromium(
+  end: AbortSignal,
+  measure: (page: Page) => Promise<Course>,
+): Promise<Course> {
   const profile = mkdtempSync(join(tmpdir(), 'palimpsest-'));
   let context: BrowserContext | null = null;
   try {
     context = await chromium.launchPersistentContext(profile, chromiumLaunch());
-    context.setDefaultTimeout(patienceMs);
+    end.addEventListener('abort', () => void context?.close());
     return await measure(context.pages()[0] ?? (await context.newPage()));
   } finally {
     await context?.close();
@@ -445,7 +463,7 @@ async function runWllama(asked: {
   // Without an adapter llama.cpp takes the processor, and says so in its log alone.
   const offloaded = lines.map((line) => /offloaded (\d+)\/(\d+) layers/.exec(line)).find(Boolean);
   if (layers > 0 && !(Number(offloaded?.[1]) > 0)) {
-    throw new Error(lines.find((line) => /webgpu.*fail/i.test(line)) ?? 'no layer is on the GPU');
+    throw new Error('llama.cpp got no adapter that it takes, and no layer is on the GPU');
   }
   const all: Run[] = [];
   for (let run = 0; run <= runs; run++) {
