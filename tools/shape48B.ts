@@ -44,7 +44,7 @@ const large: Shape = {
 const small: Shape = {
   ...large,
   name: 'a small shape of the kind',
-  layers: (['kda', 'kda', 'mla', 'kda', 'mla'] as const).map((kind, i): LayerConfig => ({
+  layers: (['kda', 'mla', 'kda'] as const).map((kind, i): LayerConfig => ({
     kind,
     ffn: i === 0 ? 'dense' : 'moe',
   })),
