@@ -30,6 +30,7 @@ import factorF32Source from '../shaders/lib/factor_f32.wgsl?raw';
 import kdaUnwatchedSource from '../shaders/lib/kda_unwatched.wgsl?raw';
 import kdaWatchedSource from '../shaders/lib/kda_watched.wgsl?raw';
 import outerSource from '../shaders/lib/outer.wgsl?raw';
+import residualSource from '../shaders/lib/residual.wgsl?raw';
 import routerGivenSource from '../shaders/lib/router_given.wgsl?raw';
 import routerOwnSource from '../shaders/lib/router_own.wgsl?raw';
 import rowsSource from '../shaders/lib/rows.wgsl?raw';
@@ -88,6 +89,8 @@ export const routerOwn: Library = { name: 'router_own', source: routerOwnSource 
 export const routerGiven: Library = { name: 'router_given', source: routerGivenSource };
 export const FEW_EXPERTS = 16;
 export const best: Library = { name: 'best', source: bestSource };
+/** The residual row of one token with the parts that heads and experts left beside it. */
+export const residual: Library = { name: 'residual', source: residualSource };
 
 const matrixSources = import.meta.glob<string>('../shaders/lib/matrix_*.wgsl', {
   query: '?raw',
@@ -110,6 +113,14 @@ export function second(library: Library): Library {
 /** And for a third matrix, with _c and group 6. */
 export function third(library: Library): Library {
   return again(library, '_c', 6);
+}
+
+/** And for a fourth and a fifth. */
+export function fourth(library: Library): Library {
+  return again(library, '_d', 7);
+}
+export function fifth(library: Library): Library {
+  return again(library, '_e', 8);
 }
 
 function again({ name, source }: Library, ending: string, group: number): Library {

@@ -83,11 +83,13 @@ export interface Norm {
   eps: number;
 }
 
-/** How a kernel names what it reads of its first, second and third matrix. */
+/** How a kernel names what it reads of its first matrix, its second and so on. */
 const PLACES = [
   { ending: '', library: (matrix: Library) => matrix },
   { ending: '_b', library: K.second },
   { ending: '_c', library: K.third },
+  { ending: '_d', library: K.fourth },
+  { ending: '_e', library: K.fifth },
 ];
 
 /** Rows and tokens of one tile of a matrix product. */
@@ -214,7 +216,7 @@ export class Plan {
     );
   }
 
-  /** Kernels that read two or three matrices: the second's names end in _b, the third's in _c. */
+  /** Kernels that read several matrices: the second's names end in _b, the third's in _c and so on. */
   runMatrices<Bind extends string, C extends string>(
     kernel: Kernel<Bind, C>,
     consts: Record<C, number>,
