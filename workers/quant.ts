@@ -2,9 +2,9 @@
  * Weights as numbers: ggml's tensor types, decoded, encoded, and laid out for the GPU. Pure functions, no model, no file.
  *
  * A ggml block is a run of columns of one row with its scales inside. On the GPU codes and scales lie apart, so that lanes
- * read whole u32s of codes side by side; of Q4_0, the type that models are mostly read in, four rows lie side by side, so that
- * a lane's read of 16 bytes has eight columns of each. Nothing is rounded, nothing is lost, and `shaders/lib/matrix_<type>.wgsl`
- * gives the very floats that ggml's decoder gives.
+ * read whole u32s of codes side by side; of Q4_0 and Q8_0, the types that models are mostly read in, four rows lie side by
+ * side, so that a lane's read of 16 bytes is a word of each. Nothing is rounded, nothing is lost, and
+ * `shaders/lib/matrix_<type>.wgsl` gives the very floats that ggml's decoder gives.
  */
 import { PalimpsestError } from './protocol.ts';
 
@@ -104,15 +104,18 @@ export function rowBytes(type: TensorType, cols: number): number {
 /** Matrices on the GPU have rows of a multiple of this many columns: kernels take blocks of 8, and groups of 32 share a scale. */
 export const COLUMN_UNIT = 32;
 
-/** Rows that a packed range begins at a multiple of, and is filled up to: those of Q4_0 lie in fours. */
+/** Types whose rows lie in fours. */
+const IN_FOURS: ReadonlySet<TensorType> = new Set<TensorType>(['Q4_0', 'Q8_0']);
+
+/** Rows that a packed range begins at a multiple of, and is filled up to: 4 where rows lie in fours, else 1. */
 export function rowUnit(type: TensorType): number {
-  return type === 'Q4_0' ? 4 : 1;
+  return IN_FOURS.has(type) ? 4 : 1;
 }
 
-/** A matrix in the GPU's layout: [rows, codeWords] and [rows, scaleWords] of u32, rows (of Q4_0, fours of rows) one after another. */
+/** A matrix in the GPU's layout: [rows, codeWords] and [rows, scaleWords] of u32, rows (or fours of rows) one after another. */
 export interface Packed {
   codes: Uint32Array<ArrayBuffer>;
-  /** null for F32, F16 and BF16, which have none, and for Q4_0, whose scales follow the codes of each four rows. */
+  /** null for F32, F16 and BF16, which have none, and for Q4_0 and Q8_0, whose scales follow the codes of each four rows. */
   scales: Uint32Array<ArrayBuffer> | null;
 }
 
@@ -130,19 +133,20 @@ export function packedRow(
   }
   const { columns, codes, scaleStride } = FORMATS[type];
   const blocks = cols / columns;
-  if (type === 'Q4_0') return { codeWords: cols / 8 + Math.ceil(blocks / 2), scaleWords: 0 };
   const codeHalves = codes.reduce((sum, r) => sum + r.halves, 0);
-  return {
-    codeWords: (blocks * codeHalves) / 2,
-    scaleWords: Math.ceil((blocks * scaleStride) / 2),
-  };
+  const codeWords = (blocks * codeHalves) / 2;
+  const scaleWords = Math.ceil((blocks * scaleStride) / 2);
+  return IN_FOURS.has(type)
+    ? { codeWords: codeWords + scaleWords, scaleWords: 0 }
+    : { codeWords, scaleWords };
 }
 
 /**
  * ggml rows -> the GPU's layout. `bytes` holds `rows` rows of `cols` columns; any range of rows that begins at a multiple of
  * `rowUnit` will do, since every row takes `packedRow` words: ranges repacked apart and put one after another are the tensor
  * repacked at once. The codes of F32, F16 and BF16 may be a view of `bytes`.
- * Fails: BadModel for a wrong number of bytes or columns, Unsupported for columns that are no multiple of 32.
+ * Fails: BadModel for a wrong number of bytes or columns, Unsupported for columns that are no multiple of 32, and for groups
+ * of Q4_0 or Q8_0 that are scaled by 64 or more.
  */
 export function repack(type: TensorType, bytes: Uint8Array, rows: number, cols: number): Packed {
   const { codeWords, scaleWords } = packedRow(type, cols);
@@ -155,7 +159,7 @@ export function repack(type: TensorType, bytes: Uint8Array, rows: number, cols: 
     scaleStride,
   } = FORMATS[type];
   if (scaleRuns.length === 0) return { codes: words(bytes), scales: null };
-  if (type === 'Q4_0') return { codes: inFours(halves(bytes), rows, cols), scales: null };
+  if (IN_FOURS.has(type)) return { codes: inFours(type, halves(bytes), rows, cols), scales: null };
 
   const blocks = cols / columns;
   const source = halves(bytes);
@@ -194,21 +198,30 @@ export function repack(type: TensorType, bytes: Uint8Array, rows: number, cols: 
 }
 
 /**
- * Rows of Q4_0 in fours: word j of the codes of each of four rows, for every j; then the scales of group g of each of them, for
- * every g, the last group filled up to a pair.
+ * Rows in fours: word j of the codes of each of four rows, for every j; then the scales of group g of each of them, for every
+ * g, the last group filled up to a pair. A group of ggml's is its scale, then its codes.
  */
-function inFours(source: Uint16Array, rows: number, cols: number): Uint32Array<ArrayBuffer> {
-  const groups = cols / 32;
-  const fourWords = 4 * packedRow('Q4_0', cols).codeWords;
+function inFours(
+  type: TensorType,
+  source: Uint16Array,
+  rows: number,
+  cols: number,
+): Uint32Array<ArrayBuffer> {
+  const { columns, bytes } = FORMATS[type];
+  const groups = cols / columns;
+  const groupHalves = bytes / 2;
+  const fourWords = 4 * packedRow(type, cols).codeWords;
+  const firstScale = 4 * groups * (groupHalves - 1); // in halves: the codes of four rows lie before
   const codes = new Uint32Array(Math.ceil(rows / 4) * fourWords);
   const scales = new Uint16Array(codes.buffer);
-  let read = 0; // d, then 8 halves of codes, a group
+  let read = 0;
   for (let row = 0; row < rows; row++) {
-    let code = (row >> 2) * fourWords + (row & 3);
-    let scale = 2 * ((row >> 2) * fourWords + cols / 2) + (row & 3);
-    for (let g = 0; g < groups; g++, read += 9, scale += 4) {
-      scales[scale] = times1024(source[read]!);
-      for (let i = 1; i < 9; i += 2, code += 4) {
+    const four = (row >> 2) * fourWords;
+    let code = four + (row & 3);
+    let scale = 2 * four + firstScale + (row & 3);
+    for (let g = 0; g < groups; g++, read += groupHalves, scale += 4) {
+      scales[scale] = times1024(type, source[read]!);
+      for (let i = 1; i < groupHalves; i += 2, code += 4) {
         codes[code] = source[read + i]! | (source[read + i + 1]! << 16);
       }
     }
@@ -220,13 +233,13 @@ function inFours(source: Uint16Array, rows: number, cols: number): Uint32Array<A
  * The bits of an f16, times 2^10: exact, and above 0 never subnormal, which a GPU may take for 0. Infinity and NaN stay.
  * Fails: Unsupported where that is no f16.
  */
-function times1024(bits: number): number {
+function times1024(type: TensorType, bits: number): number {
   const exponent = (bits >> 10) & 31;
   if (exponent === 31 || (bits & 0x7fff) === 0) return bits;
   if (exponent > 20) {
     throw new PalimpsestError(
       'Unsupported',
-      `A group of Q4_0 weights is scaled by ${F16_VALUES[bits]}: those of models are far below 64. The file is damaged, or of no trained model.`,
+      `A group of ${type} weights is scaled by ${F16_VALUES[bits]}: those of models are far below 64. The file is damaged, or of no trained model.`,
     );
   }
   if (exponent > 0) return bits + (10 << 10);

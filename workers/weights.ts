@@ -16,7 +16,7 @@ export interface MatrixPart {
   /** Row of the buffers at which these rows begin: matrices of one bundle share buffers. */
   offset: number;
   codes: Tensor;
-  /** null for F32, F16, BF16 and Q4_0. */
+  /** null where no scales lie apart: F32, F16, BF16, Q4_0 and Q8_0. */
   scales: Tensor | null;
 }
 

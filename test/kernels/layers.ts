@@ -41,6 +41,8 @@ export interface EmbedCase {
   position: number;
   /** Words from one token id to the next. */
   stride: number;
+  /** Another library than the format's own. */
+  library?: Library;
 }
 
 /** Two parts of the vocabulary, one dispatch each: together they fill every row; `seen` keeps what it knew of other tokens. */
@@ -60,7 +62,7 @@ export async function checkEmbed(kernel: typeof kernels.embed, c: EmbedCase): Pr
     const E = randomMatrix(c.format, 3 + first, rows, c.D);
     const out = await dispatch({
       kernel,
-      libraries: [E.library, step],
+      libraries: [c.library ?? E.library, step],
       consts: { FIRST: first, COUNT: rows, STRIDE: c.stride },
       libraryConsts: { COLS: c.D },
       inputs: { ...E.inputs, tokens: ids, x, seen },
@@ -143,6 +145,8 @@ export interface ProductCase {
   sharedX: boolean;
   /** Leave room before, between and after: offsets and strides that no size explains; rows of W that others own. */
   apart: boolean;
+  /** Another library than the format's own. */
+  library?: Library;
 }
 
 /** Where W, x and y lie for a case: the constants that matvec and matmul share. */
@@ -231,7 +235,8 @@ async function checkProduct(
   const x = randomValues(6, X_FIRST + T * X_TOKEN);
   const before = randomValues(7, Y_FIRST + T * Y_TOKEN);
   if (!onTop) before.fill(NaN);
-  const y = await run({ library: W.library, consts, inputs: { ...W.inputs, x, y: before } });
+  const library = c.library ?? W.library;
+  const y = await run({ library, consts, inputs: { ...W.inputs, x, y: before } });
   const expected = new Float64Array(y.length).fill(NaN); // what lies between stays as it was
   for (let t = 0; t < T; t++) {
     for (let n = 0; n < batch; n++) {

@@ -10,6 +10,7 @@ import {
   quantize,
   repack,
   rowBytes,
+  rowUnit,
   type TensorType,
 } from '../../workers/quant.ts';
 import { dispatch, random } from '../gpu.ts';
@@ -218,46 +219,58 @@ fn reading(@builtin(global_invocation_id) id: vec3u) {
     expect(names.every(isTensorType)).toBe(true);
   });
 
-  const others = TYPES.filter((type) => type !== 'Q4_0');
+  const others = TYPES.filter((type) => rowUnit(type) === 1);
   test.each(others)('%s on the GPU gives the floats of ggml', async (type) => {
     const y = await readOnGpu(type, rows.bytes(`${type}.bytes`), ROWS, COLS);
     expectBits(y, rows.floats(`${type}.decoded`));
   });
 
-  test('Q4_0 on the GPU gives the floats of ggml; groups that are scaled by 64 or more are refused', async () => {
-    const perRow = rowBytes('Q4_0', COLS);
-    const stored = rows.bytes('Q4_0.bytes');
-    const decoded = rows.floats('Q4_0.decoded');
-    let taken = 0;
-    for (let row = 0; row < ROWS; row++) {
-      const own = stored.subarray(row * perRow, (row + 1) * perRow);
-      const floats = decoded.subarray(row * COLS, (row + 1) * COLS);
-      const scales = Array.from(
-        { length: COLS / 32 },
-        (_, g) => own[18 * g]! | (own[18 * g + 1]! << 8),
-      );
-      if (scales.some((bits) => (bits & 0x7fff) >= 0x5400 && (bits & 0x7fff) < 0x7c00)) {
-        expect(() => repack('Q4_0', own, 1, COLS)).toThrow(/scaled by/);
-      } else {
-        expectBits(await readOnGpu('Q4_0', own, 1, COLS), floats);
-        taken++;
+  const inFours = TYPES.filter((type) => rowUnit(type) === 4);
+  test.each(inFours)(
+    '%s on the GPU gives the floats of ggml; groups that are scaled by 64 or more are refused',
+    async (type) => {
+      const stored = rows.bytes(`${type}.bytes`);
+      const decoded = rows.floats(`${type}.decoded`);
+      const groupBytes = blockBytes(type);
+      const taken: number[] = [];
+      for (let g = 0; g < stored.length / groupBytes; g++) {
+        const own = stored.subarray(g * groupBytes, (g + 1) * groupBytes);
+        const magnitude = (own[0]! | (own[1]! << 8)) & 0x7fff;
+        if (magnitude < 0x5400 || magnitude >= 0x7c00) taken.push(g);
+        else {
+          expect(() => repack(type, own, 1, 32)).toThrow(
+            expect.objectContaining({
+              name: 'Unsupported',
+              message: expect.stringMatching(`${type} weights is scaled by`),
+            }),
+          );
+        }
       }
-    }
-    expect(taken).toBeGreaterThan(0);
-    // Every f16 that is not refused, subnormals and both zeros too: a group each.
+      expect(taken.length).toBeGreaterThan(0);
+      expect(taken.length).toBeLessThan(stored.length / groupBytes);
+      const bytes = new Uint8Array(taken.length * groupBytes);
+      const floats = new Float32Array(taken.length * 32);
+      taken.forEach((g, i) => {
+        bytes.set(stored.subarray(g * groupBytes, (g + 1) * groupBytes), i * groupBytes);
+        floats.set(decoded.subarray(g * 32, (g + 1) * 32), i * 32);
+      });
+      expectBits(await readOnGpu(type, bytes, taken.length, 32), floats);
+    },
+  );
+
+  test.each(inFours)('%s on the GPU, scaled by every f16 that is not refused', async (type) => {
     const all = Array.from({ length: 65536 }, (_, bits) => bits).filter(
-      (bits) => (bits & 0x7fff) < 0x5400,
+      (bits) => (bits & 0x7fff) < 0x5400, // subnormals and both zeros too: a group each
     );
-    const bytes = new Uint8Array(all.length * 18);
+    const groupBytes = blockBytes(type);
+    const bytes = new Uint8Array(all.length * groupBytes);
     all.forEach((bits, g) => {
-      bytes.set([bits & 255, bits >> 8], 18 * g);
-      for (let i = 2; i < 18; i++) bytes[18 * g + i] = (31 * g + 77 * i) & 255;
+      const own = bytes.subarray(g * groupBytes, (g + 1) * groupBytes);
+      own.set([bits & 255, bits >> 8]);
+      for (let i = 2; i < groupBytes; i++) own[i] = 31 * g + 77 * i;
     });
     const [count, cols] = [all.length / 64, 2048];
-    expectBits(
-      await readOnGpu('Q4_0', bytes, count, cols),
-      dequantize('Q4_0', bytes, count * cols),
-    );
+    expectBits(await readOnGpu(type, bytes, count, cols), dequantize(type, bytes, count * cols));
   });
 
   // 32 and 96: an odd number of 16-bit scales in a row. 576 and 2304: the widths of real models.

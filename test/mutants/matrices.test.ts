@@ -1,0 +1,4 @@
+import { matrixMutants } from './matrices.ts';
+import { testMutants } from './mutant.ts';
+
+testMutants(matrixMutants);
