@@ -67,6 +67,8 @@ export class Library {
   #weights: Weights;
   #uses: (model: string) => boolean;
   #askedToPersist = false;
+  /** Listings of the store asked for, and the number of the one that is shown. */
+  #listings = { asked: 0, shown: 0 };
 
   /** `uses` says whether the engine of this page reads a model or has it loaded. */
   constructor(weights: Weights, uses: (model: string) => boolean) {
@@ -100,8 +102,12 @@ export class Library {
 
   /** List the store and measure the room anew. */
   async refresh(): Promise<void> {
+    const number = ++this.#listings.asked;
     try {
-      [this.stored, this.room] = await Promise.all([this.#weights.list(), this.#weights.room()]);
+      const [stored, room] = await Promise.all([this.#weights.list(), this.#weights.room()]);
+      if (number < this.#listings.shown) return; // a later one was answered first
+      this.#listings.shown = number;
+      [this.stored, this.room] = [stored, room];
     } catch (thrown) {
       if (thrown !== ended) this.failure = toFailure(thrown);
     }
@@ -137,13 +143,19 @@ export class Library {
       await this.#weights.download(model);
       await this.#letGo(model);
     } catch (thrown) {
-      // Most failures are part of the status; Refused is what a download that was cancelled ends with.
+      // Refused is what a download that was cancelled ends with.
       const failure = toFailure(thrown);
-      const told = this.known(model).status?.error ?? null;
-      if (failure.name !== 'Refused' && told === null)
-        this.#tell(model, { kind: 'failed', failure });
+      const told = failure.name === 'Refused' || (await this.#tells(model, failure));
+      if (!told) this.#tell(model, { kind: 'failed', failure });
     }
     await this.refresh();
+  }
+
+  /** Whether the model's status says this failure, as it does of most; what is reported of it may be on its way still. */
+  async #tells(model: string, { message }: Failure): Promise<boolean> {
+    const status = await this.#weights.status(model).catch(() => null);
+    if (status) this.#learn(model, { status });
+    return status?.error?.message === message;
   }
 
   async pause(model: string): Promise<void> {

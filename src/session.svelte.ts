@@ -151,7 +151,7 @@ export class Session {
     this.beside = new Beside(start);
     void this.#weigh();
     void this.#findDevice();
-    void this.#recall();
+    void this.#recall(model);
   }
 
   /** The engine, to be looked into; another one after every restart. */
@@ -334,8 +334,8 @@ export class Session {
   /** What outlives a reload. */
   readonly account = (): Account => accountOf(this, this.#ids);
 
-  /** Take up what the page before this one left, unless something is said already. */
-  async #recall(): Promise<void> {
+  /** Take up what the page before this one left, unless something is said already. A model chosen meanwhile stays. */
+  async #recall(offered: string): Promise<void> {
     const account = await this.bookmark.open();
     const untouched = this.path.length === 0 && this.paper === blankPaper && !this.busy;
     if (!account || !untouched || !['absent', 'failed'].includes(this.status.kind)) return;
@@ -344,7 +344,7 @@ export class Session {
     if (this.path.length === 0 && this.paper !== blankPaper) this.#wanted = 'paper';
     if (account.model === this.model) return;
     // Files of this computer are gone with the page, and their ids say nothing to another model.
-    if (!/^https?:/.test(account.model)) return this.#startOther();
+    if (this.model !== offered || !/^https?:/.test(account.model)) return this.#startOther();
     this.model = account.model;
     void this.#weigh();
   }

@@ -227,10 +227,13 @@ describe('a download', () => {
     await button('Download only').waitFor();
     failing = 'tiny-q4_0.gguf';
     await button('Download only').click();
-    await stored('tiny-q4_0').getByText('The model could not be fetched.').waitFor();
+    const alert = page.getByRole('complementary').getByRole('alert');
+    await alert.getByText('The model could not be fetched.').waitFor();
+    expect(await alert.count()).toBe(1);
     failing = '';
     await page.getByRole('complementary').getByRole('button', { name: 'Try again' }).click();
     await stored('tiny-q4_0').getByText('verified just now').waitFor();
+    expect(await alert.count()).toBe(0);
   });
 
   test('without room goes to memory, and that is said', async () => {

@@ -89,6 +89,16 @@ test('the model comes back with it, but for files of this computer, whose ids go
   expect(session.model).toBe(model);
 });
 
+test('a model that is chosen before the conversation is there stays; ids of another go', async () => {
+  ScriptedClient.account = writeAccount({ ...account, model: 'https://host/models/other/' });
+  const session = visit();
+  const choosing = session.chooseModel('https://host/models/chosen/');
+  await vi.waitFor(() => expect(session.path).toHaveLength(2));
+  await choosing;
+  expect(session.path[1]!.turn.ids).toBeUndefined();
+  expect(session.model).toBe('https://host/models/chosen/');
+});
+
 test('while the engine puts back what a lost GPU had, the page says so and the answer goes on', async () => {
   const session = visit();
   void session.send('a');

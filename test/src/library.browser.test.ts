@@ -62,6 +62,7 @@ describe('what becomes of a download', () => {
     const library = new Library(
       scripted({
         watch: async (_, report) => report({ ...status, state: 'failed', error: full }),
+        status: async () => ({ ...status, state: 'failed', error: full }),
         download: () => outcome,
         close: async (model) => void closed.push(model),
       }),
@@ -74,6 +75,41 @@ describe('what becomes of a download', () => {
     outcome = Promise.resolve();
     await library.download(model);
     expect(closed).toEqual([model]);
+  });
+
+  test('a failure is said in one place, whichever comes first, it or the status that tells of it', async () => {
+    const failed: WeightsStatus = { ...status, state: 'failed', error: full };
+    let thrown = new PalimpsestError(full.name, full.message);
+    const library = new Library(
+      scripted({
+        watch: async (_, report) => report(status), // and not a word of the failure
+        status: async () => failed,
+        download: () => Promise.reject(thrown),
+      }),
+      () => false,
+    );
+    await library.download(model);
+    expect(library.known(model).status).toEqual(failed);
+    expect(library.work(model)).toBeNull();
+    thrown = new PalimpsestError('DownloadFailed', 'The manifest cannot be reached.');
+    await library.download(model); // the status still tells of the one before
+    expect(library.work(model)).toEqual({
+      kind: 'failed',
+      failure: { name: 'DownloadFailed', message: 'The manifest cannot be reached.' },
+    });
+  });
+
+  test('of two listings of the store the later one is shown, in whatever order they are answered', async () => {
+    const answers: ((room: Room) => void)[] = [];
+    const room = () => new Promise<Room>((resolve) => answers.push(resolve));
+    const library = new Library(scripted({ room }), () => false); // asks the first time
+    const second = library.refresh();
+    const [early, late] = [1, 2].map((usedBytes) => ({ usedBytes }) as Room);
+    answers[1]!(late!);
+    await second;
+    answers[0]!(early!);
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(library.room).toBe(late);
   });
 
   test('a model that the engine uses is not closed by deleting it, and the refusal is kept', async () => {
