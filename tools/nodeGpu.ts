@@ -18,7 +18,11 @@ interface NodeGpuOptions {
 }
 
 // Node aborts when what create() returned is collected while a device of it lives; a test runner drops modules.
-const forever = globalThis as { palimpsestDawn?: GPU[] };
+const forever = globalThis as { palimpsestDawn?: GPU[]; palimpsestRests?: true };
+
+/** How often in a row Dawn looks at once whether work is done, and how long it waits before each look after those. */
+const HASTY_LOOKS = 32;
+const REST_MS = 1;
 
 /**
  * The `GPU` to request adapters from; also puts WebGPU's constants (`GPUBufferUsage`, ...) on `globalThis`.
@@ -48,6 +52,7 @@ export async function nodeGpu(options: NodeGpuOptions = {}): Promise<GPU> {
     }
   }
   loadSwiftShader();
+  restBetweenLooks();
   const gpu = createDawn(flags);
   if (!(await gpu.requestAdapter())) {
     throw new Error(
@@ -76,6 +81,36 @@ export function loadSwiftShader(): void {
   const loader = join(folder, 'libvulkan.so.1');
   if (!opensLibrary(loader))
     throw new Error(`${loader} does not load; remove ${folder} and try again.`);
+}
+
+/**
+ * While anything is awaited, Dawn looks whether it is done in a setImmediate that sets the next one, without rest. On
+ * SwiftShader that takes half of the processor from the very work that it waits for. Its callbacks have no source.
+ */
+function restBetweenLooks(): void {
+  if (forever.palimpsestRests) return;
+  forever.palimpsestRests = true;
+  const { setImmediate, setTimeout } = globalThis;
+  let looking = false;
+  let looksInRow = 0;
+  globalThis.setImmediate = new Proxy(setImmediate, {
+    apply(_, self, args: Parameters<typeof setImmediate>): unknown {
+      const [callback] = args;
+      if (callback.name !== '' || !String(callback).includes('[native code]')) {
+        return Reflect.apply(setImmediate, self, args);
+      }
+      looksInRow = looking ? looksInRow + 1 : 0;
+      const look = () => {
+        looking = true;
+        try {
+          callback();
+        } finally {
+          looking = false;
+        }
+      };
+      return looksInRow < HASTY_LOOKS ? setImmediate(look) : setTimeout(look, REST_MS);
+    },
+  });
 }
 
 /** Loads a shared library into the process for good; false where there is none of that name. */
