@@ -7,7 +7,7 @@
 //         W [HEADS LATENT, NOPE] in any matrix_* format
 //         cache [SEGMENT, LATENT + SHARED] words of cache_*, positions FIRST .. FIRST + SEGMENT - 1
 // Grid    (LATENT / 4 HEADS + 1): four rows of a head each; the last workgroup appends, if the segment has the position
-// Links   matrix_*, sum_{tree,subgroup}, step, cache_{f32,f16}
+// Links   matrix_*, latent_row, cache_{f32,f16}, step, sum_{tree,subgroup}
 // Oracle  test/reference/mla.ts absorbQueries, latentRows
 const HEADS = 32u;
 const LATENT = 512u;
@@ -16,12 +16,19 @@ const LATENT_AT = 6144u;
 const EPS = 0.00001;
 const FIRST = 0u;
 const SEGMENT = 4096u;
-const WIDTH = (LATENT + SHARED) / 4u;
 const GROUPS = LATENT / 4u; // of a head
 @group(0) @binding(0) var<storage, read> inputs: array<vec4f>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> qa: array<f32>;
 @group(0) @binding(3) var<storage, read_write> cache: array<CacheWord>;
+
+fn latent_value(i: u32) -> vec4f {
+  return inputs[i];
+}
+fn latent_weight(i: u32) -> vec4f {
+  return w[i];
+}
+
 @compute @workgroup_size(SUM_LANES)
 fn mla_token(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let head = group.x / GROUPS;
@@ -38,22 +45,5 @@ fn mla_token(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     }
     return;
   }
-  let row = step.position - FIRST; // wraps around for a token before this segment
-  if (row >= SEGMENT) {
-    return;
-  }
-  var squares = vec4f();
-  for (var i = lane.index; i < LATENT / 4u; i += SUM_LANES) {
-    let v = inputs[LATENT_AT / 4u + i];
-    squares += v * v;
-  }
-  let total = dot(workgroup_sum(squares, lane), vec4f(1.0));
-  let scale = inverseSqrt(total / f32(LATENT) + EPS);
-  for (var i = lane.index; i < WIDTH; i += SUM_LANES) {
-    var v = inputs[LATENT_AT / 4u + i];
-    if (i < LATENT / 4u) {
-      v *= scale * w[i];
-    }
-    cache[row * WIDTH + i] = cache_store(v);
-  }
+  append_latent(step.position, LATENT_AT / 4u, lane);
 }

@@ -53,7 +53,7 @@ export function mlaToken(
   const { first: FIRST, rows: SEGMENT } = rows[0]!;
   const consts = { HEADS, LATENT, SHARED, LATENT_AT, EPS: c.eps, FIRST, SEGMENT };
   const inputs = { inputs: s.inputs, w: w.latentNorm, qa: s.latentQuery, cache: first! };
-  const libraries = [p.sum, K.step, numbersOf(cache)];
+  const libraries = [p.sum, K.step, K.latentRow, numbersOf(cache)];
   const lanes = p.lanes(ownKey / 8);
   p.runMatrix(K.mlaToken, consts, inputs, w.keyUp, w.keyUp.parts[0]!, libraries, lanes);
   more.forEach((segment, i) => append(p, c, w, cache, segment, rows[i + 1]!, latentRow));
@@ -72,7 +72,7 @@ export function mlaToken(
     read,
     w.valueUp,
     w.valueUp.parts[0]!,
-    [p.sum],
+    [p.sum, K.slices],
     p.lanes(LATENT / 4),
   );
 }
@@ -106,7 +106,8 @@ function append(
   const { latent: LATENT, sharedKey: SHARED } = c.mla;
   const consts = { LATENT, SHARED, EPS: c.eps, FIRST, SEGMENT };
   const tensors = { c: latentRow, w: w.latentNorm, cache: segment };
-  p.run(K.mlaAppend, consts, tensors, [p.sum, K.step, numbersOf(cache)], p.lanes(LATENT / 4));
+  const libraries = [p.sum, K.step, K.latentRow, numbersOf(cache)];
+  p.run(K.mlaAppend, consts, tensors, libraries, p.lanes(LATENT / 4));
 }
 
 /** Join the slices: `scratch.context`. */

@@ -29,11 +29,14 @@ import factorF16Source from '../shaders/lib/factor_f16.wgsl?raw';
 import factorF32Source from '../shaders/lib/factor_f32.wgsl?raw';
 import kdaUnwatchedSource from '../shaders/lib/kda_unwatched.wgsl?raw';
 import kdaWatchedSource from '../shaders/lib/kda_watched.wgsl?raw';
+import latentRowSource from '../shaders/lib/latent_row.wgsl?raw';
 import outerSource from '../shaders/lib/outer.wgsl?raw';
 import residualSource from '../shaders/lib/residual.wgsl?raw';
 import routerGivenSource from '../shaders/lib/router_given.wgsl?raw';
 import routerOwnSource from '../shaders/lib/router_own.wgsl?raw';
 import rowsSource from '../shaders/lib/rows.wgsl?raw';
+import sharesSource from '../shaders/lib/shares.wgsl?raw';
+import slicesSource from '../shaders/lib/slices.wgsl?raw';
 import stepSource from '../shaders/lib/step.wgsl?raw';
 import sumSubgroupSource from '../shaders/lib/sum_subgroup.wgsl?raw';
 import sumTreeSource from '../shaders/lib/sum_tree.wgsl?raw';
@@ -43,6 +46,8 @@ import matvecSource from '../shaders/matvec.wgsl?raw';
 import mlaAppendSource from '../shaders/mla_append.wgsl?raw';
 import mlaAttendSource from '../shaders/mla_attend.wgsl?raw';
 import mlaMergeSource from '../shaders/mla_merge.wgsl?raw';
+import mlaOutSource from '../shaders/mla_out.wgsl?raw';
+import mlaQuerySource from '../shaders/mla_query.wgsl?raw';
 import mlaTokenSource from '../shaders/mla_token.wgsl?raw';
 import mlaValueSource from '../shaders/mla_value.wgsl?raw';
 import normSource from '../shaders/norm.wgsl?raw';
@@ -78,6 +83,9 @@ export const tile: Library = { name: 'tile', source: tileSource };
 /** How the latent cache holds numbers: f32, or f16 at half the memory. */
 export const cacheF32: Library = { name: 'cache_f32', source: cacheF32Source };
 export const cacheF16: Library = { name: 'cache_f16', source: cacheF16Source };
+/** One token's row of the latent cache, and what its slices said joined: for kernels of one token. */
+export const latentRow: Library = { name: 'latent_row', source: latentRowSource };
+export const slices: Library = { name: 'slices', source: slicesSource };
 /** How a prompt's chunks hand factors on: f32 for kdaChunkScan, f16 for kdaChunkScanMatrix. */
 export const factorF32: Library = { name: 'factor_f32', source: factorF32Source };
 export const factorF16: Library = { name: 'factor_f16', source: factorF16Source };
@@ -91,6 +99,8 @@ export const FEW_EXPERTS = 16;
 export const best: Library = { name: 'best', source: bestSource };
 /** The residual row of one token with the parts that heads and experts left beside it. */
 export const residual: Library = { name: 'residual', source: residualSource };
+/** Lanes that share the columns of four rows. */
+export const shares: Library = { name: 'shares', source: sharesSource };
 
 const matrixSources = import.meta.glob<string>('../shaders/lib/matrix_*.wgsl', {
   query: '?raw',
@@ -103,6 +113,13 @@ export function matrixOf(type: TensorType): Library {
   const name = `matrix_${type.toLowerCase()}`;
   const source = matrixSources[`../shaders/lib/${name}.wgsl`]!;
   return { name, source: /^fn four\b/m.test(source) ? source : `${source}\n${rowsSource}` };
+}
+
+/** Columns among which a type's `quad` lays out a block: a run of so many, at a multiple of as many, has blocks of its own. */
+export function blockSpan(type: TensorType): number {
+  if (type === 'Q2_K' || type === 'Q3_K') return 256;
+  if (type === 'Q6_K') return 128;
+  return type === 'Q4_K' || type === 'Q5_K' ? 64 : 32;
 }
 
 /** A matrix library once more, for a kernel that reads several: every name it declares ends in _b, its group is 3. */
@@ -316,18 +333,39 @@ export const mlaMerge = kernel('mla_merge', mlaMergeSource, {
   grid: (c, tokens) => [c.HEADS, tokens, Math.ceil(c.LATENT / 4 / c.COLUMNS)],
 });
 
-/** One token: keyUp and append in one call. Segments but the first have mlaAppend. Links `matrixOf(keyUp)`. */
+/** One token: keyUp and append in one call. Segments but the first have mlaAppend. Links `matrixOf(keyUp)`, latentRow, a cache, step, a sum. */
 export const mlaToken = kernel('mla_token', mlaTokenSource, {
   binds: ['inputs', 'w', 'qa', 'cache'],
   consts: ['HEADS', 'LATENT', 'SHARED', 'LATENT_AT', 'EPS', 'FIRST', 'SEGMENT'],
   grid: (c) => [Math.ceil(c.LATENT / 4) * c.HEADS + 1, 1, 1],
 });
 
-/** One token: as mlaMerge, then the product with valueUp. GROUP is a multiple of 4. Links `matrixOf(valueUp)`. */
+/** One token: as mlaMerge, then the product with valueUp. GROUP is a multiple of 4. Links `matrixOf(valueUp)`, slices, a sum. */
 export const mlaValue = kernel('mla_value', mlaValueSource, {
   binds: ['stats', 'parts', 'o'],
   consts: ['HEADS', 'VALUES', 'SLICES', 'GROUP'],
   grid: (c) => [Math.ceil(c.VALUES / c.GROUP), c.HEADS, 1],
+});
+
+/**
+ * One token, from the residual row to its queries: norm, q, latent row, keyUp and append in one call. Segments but the first have
+ * mlaAppend. Links `matrixOf(q)`, `second(matrixOf(latent))`, `third(matrixOf(keyUp))`, residual, shares, latentRow, a cache,
+ * step, a sum; D of residual is COLS and COLS_b. 256 lanes serve best.
+ */
+export const mlaQuery = kernel('mla_query', mlaQuerySource, {
+  binds: ['rows', 'constants', 'inputs', 'qa', 'cache'],
+  consts: ['HEADS', 'LATENT', 'SHARED', 'LATENT_AT', 'EPS', 'FIRST', 'SEGMENT'],
+  grid: (c) => [c.HEADS + 1, 1, 1],
+});
+
+/**
+ * One token, from the slices to what each head adds to the residual row: mlaMerge, valueUp and output in one call. VALUES is a
+ * multiple of 32 and of `blockSpan(output)`. Links `matrixOf(valueUp)`, `second(matrixOf(output))`, slices, shares, a sum.
+ */
+export const mlaOut = kernel('mla_out', mlaOutSource, {
+  binds: ['stats', 'parts', 'o', 'rows'],
+  consts: ['HEADS', 'VALUES', 'SLICES', 'D', 'PART_TO'],
+  grid: (c) => [c.HEADS, 1, 1],
 });
 
 // -------------------------------------------------------------------------------------- mixture of experts

@@ -38,7 +38,7 @@ export const PAIRS: [TensorType, TensorType][] = [
 ];
 
 /** What a kernel of several matrices links and binds for them. */
-function several(...matrices: Matrix[]) {
+export function several(...matrices: Matrix[]) {
   const endings = ['', '_b', '_c'];
   const libraries = [(l: Library) => l, second, third];
   const inputs = matrices.map((m, i) =>

@@ -1,6 +1,15 @@
 /** How the kernels of latent attention are checked; see layers.ts. */
 import type { Library } from '../../workers/link.ts';
-import { cacheF16, cacheF32, mergeColumns, mlaMerge, outer, step } from '../../workers/kernels.ts';
+import {
+  cacheF16,
+  cacheF32,
+  latentRow,
+  mergeColumns,
+  mlaMerge,
+  outer,
+  slices as slicesLibrary,
+  step,
+} from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
 import type { TensorType } from '../../workers/quant.ts';
 import { dispatch, randomValues } from '../gpu.ts';
@@ -23,7 +32,7 @@ export interface MlaShape {
 }
 
 export type CacheKind = 'f32' | 'f16';
-const CACHES: Record<CacheKind, Library> = { f32: cacheF32, f16: cacheF16 };
+export const CACHES: Record<CacheKind, Library> = { f32: cacheF32, f16: cacheF16 };
 
 // ---------------------------------------------------------------------------------------------- the cache
 
@@ -83,6 +92,7 @@ export interface AppendCase {
 export async function checkMlaAppend(
   kernel: typeof kernels.mlaAppend,
   c: AppendCase,
+  append: Library = latentRow,
 ): Promise<number> {
   const width = c.L + c.R;
   const raw = randomValues(1, c.T * width, c.size);
@@ -90,7 +100,7 @@ export async function checkMlaAppend(
   const before = rounded(c.cache, randomValues(3, c.segment * width));
   const out = await dispatch({
     kernel,
-    libraries: [c.sum.library, step, CACHES[c.cache]],
+    libraries: [c.sum.library, step, append, CACHES[c.cache]],
     consts: { LATENT: c.L, SHARED: c.R, EPS: c.eps, FIRST: c.first, SEGMENT: c.segment },
     libraryConsts: { SUM_LANES: c.sum.lanes },
     inputs: { c: raw, w, cache: pack(c.cache, before) },
@@ -200,7 +210,7 @@ export async function checkMlaMerge(
   return rms(context!, expected);
 }
 
-interface SliceCase {
+export interface SliceCase {
   H: number;
   L: number;
   slices: number;
@@ -208,7 +218,7 @@ interface SliceCase {
 }
 
 /** What mla_attend leaves, made up, and what it comes to: context [T, H, L]. */
-function slicesOf({ H, L, T, slices, empty }: SliceCase & { T: number }) {
+export function slicesOf({ H, L, T, slices, empty }: SliceCase & { T: number }) {
   const rows = T * H;
   const tops = randomValues(1, rows * slices, 60);
   const sums = randomValues(2, rows * slices).map((x) => 2 + x);
@@ -251,6 +261,7 @@ export interface MlaTokenCase extends MlaShape {
 export async function checkMlaToken(
   kernel: typeof kernels.mlaToken,
   c: MlaTokenCase,
+  append: Library = latentRow,
 ): Promise<number> {
   const { H, K, R, L } = c;
   const LATENT_AT = 4 * Math.ceil((H * (K + R)) / 4) + 8;
@@ -260,7 +271,7 @@ export async function checkMlaToken(
   const before = rounded(c.cache, randomValues(3, c.segment * (L + R)));
   const out = await dispatch({
     kernel,
-    libraries: [W.library, c.sum.library, step, CACHES[c.cache]],
+    libraries: [W.library, c.sum.library, step, append, CACHES[c.cache]],
     consts: {
       ...{ HEADS: H, LATENT: L, SHARED: R, LATENT_AT, EPS: c.eps },
       ...{ FIRST: c.first, SEGMENT: c.segment },
@@ -292,13 +303,14 @@ export interface MlaValueCase extends SliceCase {
 export async function checkMlaValue(
   kernel: typeof kernels.mlaValue,
   c: MlaValueCase,
+  slices: Library = slicesLibrary,
 ): Promise<number> {
   const { H, L, V, slices: SLICES } = c;
   const { stats, parts, context } = slicesOf({ ...c, T: 1 });
   const W = randomMatrix(c.format, 4, H * V, L);
   const { o } = await dispatch({
     kernel,
-    libraries: [W.library, c.sum.library],
+    libraries: [W.library, c.sum.library, slices],
     consts: { HEADS: H, VALUES: V, SLICES, GROUP: c.group },
     libraryConsts: { COLS: L, SUM_LANES: c.sum.lanes },
     inputs: { ...W.inputs, stats, parts },

@@ -1,5 +1,13 @@
 /** Known bugs of latent attention. */
-import { mlaAppend, mlaAttend, mlaMerge, mlaToken, mlaValue } from '../../workers/kernels.ts';
+import {
+  latentRow,
+  mlaAppend,
+  mlaAttend,
+  mlaMerge,
+  mlaToken,
+  mlaValue,
+  slices as slicesLibrary,
+} from '../../workers/kernels.ts';
 import { TREE_64 } from '../kernels/layers.ts';
 import {
   checkMlaAppend,
@@ -12,7 +20,7 @@ import {
   type MlaTokenCase,
   type MlaValueCase,
 } from '../kernels/mla.ts';
-import { mutant, type Mutant } from './mutant.ts';
+import { libraryMutant, mutant, type Mutant } from './mutant.ts';
 
 const rows: AppendCase = {
   L: 64,
@@ -51,20 +59,25 @@ const token = (why: string, find: string, replace: string) =>
   mutant(mlaToken, why, find, replace, (k) => checkMlaToken(k, one));
 const value = (why: string, find: string, replace: string) =>
   mutant(mlaValue, why, find, replace, (k) => checkMlaValue(k, values));
+const row = (why: string, find: string, replace: string, c: Partial<AppendCase> = {}) =>
+  libraryMutant(latentRow, why, find, replace, (library) =>
+    checkMlaAppend(mlaAppend, { ...rows, ...c }, library),
+  );
+const joined = (why: string, find: string, replace: string, c: Partial<MlaValueCase> = {}) =>
+  libraryMutant(slicesLibrary, why, find, replace, (library) =>
+    checkMlaValue(mlaValue, { ...values, ...c }, library),
+  );
 const attend = (why: string, find: string, replace: string, c: Partial<AttendCase> = {}) =>
   mutant(mlaAttend, why, find, replace, (k) => checkMlaAttend(k, { ...attended, ...c }));
 
 export const mlaMutants: Mutant[] = [
-  mutant(
-    mlaAppend,
+  row(
     'eps outside the root',
     'inverseSqrt(total / f32(LATENT) + EPS)',
     '1.0 / (sqrt(total / f32(LATENT)) + EPS)',
-    (k) => checkMlaAppend(k, rows),
   ),
-  mutant(mlaAppend, 'the shared key normalised, too', 'if (i < LATENT / 4u)', 'if (true)', (k) =>
-    checkMlaAppend(k, rows),
-  ),
+  row('the shared key normalised, too', 'if (i < LATENT / 4u)', 'if (true)'),
+  row('a segment written as if it were the first', 'position - FIRST', 'position'),
   mutant(
     mlaAppend,
     'every call written from the first row',
@@ -85,19 +98,23 @@ export const mlaMutants: Mutant[] = [
   attend('each segment on its own', 'FIRST == 0u ||', 'true ||', { segment: 64 }),
   token('one head’s keys for all', 'four(head * LATENT + row', 'four(row'),
   token('queries without their shared part', '((COLS + SHARED) / 4u)', '(COLS / 4u)'),
-  token('the row written from the beginning', 'step.position - FIRST', 'step.position'),
-  token(
-    'eps outside the root',
-    'inverseSqrt(total / f32(LATENT) + EPS)',
-    'inverseSqrt(total / f32(LATENT))',
+  token('queries for the latent row', 'LATENT_AT / 4u, lane', '0u, lane'),
+  joined('slices added as they are', 'exp(near_stats[0] - top)', 'vec4f(1.0)'),
+  joined('slices not brought to a larger top', 'acc * exp(before - top)', 'acc', { slices: 40 }),
+  joined(
+    'lanes with tops of their own added as they are',
+    'exp(said[0] - highest(said[0]))',
+    'vec4f(1.0)',
+    {
+      slices: 32,
+      sum: { ...TREE_64, lanes: 128 },
+    },
   ),
-  token('the shared key normalised, too', 'if (i < LATENT / 4u)', 'if (true)'),
-  token('queries for the latent row', 'LATENT_AT / 4u + i', 'i'),
-  value('slices added as they are', 'exp(slice.x - top)', '1.0'),
-  value('the part of a slice that saw nothing', 'slice.y != 0.0', 'true'),
+  joined('the part of a slice that saw nothing', 'sums.y != 0.0', 'true'),
+  joined('slices not divided by their sum', '/ dot(weights, said[1])', ''),
+  joined('the last slice once more', 'own < vec4u(SLICES)', 'vec4<bool>(true)'),
   value('one head’s values for all', 'block(head * VALUES + min', 'block(min'),
   value('groups but the first left out', '(group.x + 1u) * GROUP, VALUES', 'GROUP, VALUES'),
-  value('slices not divided by their sum', 'acc / sum', 'acc'),
   mutant(mlaMerge, 'slices added as they are', 'exp(b.top - top)', '1.0', (k) =>
     checkMlaMerge(k, slices),
   ),

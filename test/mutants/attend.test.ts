@@ -1,0 +1,4 @@
+import { attendMutants } from './attend.ts';
+import { testMutants } from './mutant.ts';
+
+testMutants(attendMutants);
