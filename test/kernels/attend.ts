@@ -76,7 +76,7 @@ export async function checkMlaQuery(
     position: c.position,
   });
   const row = (i: number) => rows.subarray(i * D, (i + 1) * D);
-  let x = Float64Array.from(row(FROM));
+  let x: Float64Array = Float64Array.from(row(FROM));
   for (let p = 0; p < PARTS; p++) x = add(x, row(PART_FROM + p));
   const h = rmsNorm(x, w, eps.norm);
   const q = linear(Q.values, h, H * (K + R), D);
