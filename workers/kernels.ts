@@ -32,6 +32,7 @@ import kdaWatchedSource from '../shaders/lib/kda_watched.wgsl?raw';
 import latentRowSource from '../shaders/lib/latent_row.wgsl?raw';
 import outerSource from '../shaders/lib/outer.wgsl?raw';
 import residualSource from '../shaders/lib/residual.wgsl?raw';
+import routerEarlySource from '../shaders/lib/router_early.wgsl?raw';
 import routerGivenSource from '../shaders/lib/router_given.wgsl?raw';
 import routerOwnSource from '../shaders/lib/router_own.wgsl?raw';
 import rowsSource from '../shaders/lib/rows.wgsl?raw';
@@ -50,6 +51,7 @@ import mlaOutSource from '../shaders/mla_out.wgsl?raw';
 import mlaQuerySource from '../shaders/mla_query.wgsl?raw';
 import mlaTokenSource from '../shaders/mla_token.wgsl?raw';
 import mlaValueSource from '../shaders/mla_value.wgsl?raw';
+import moeLayerSource from '../shaders/moe_layer.wgsl?raw';
 import normSource from '../shaders/norm.wgsl?raw';
 import probeAppendSource from '../shaders/probe_append.wgsl?raw';
 import probeChoiceSource from '../shaders/probe_choice.wgsl?raw';
@@ -96,6 +98,8 @@ export const kdaWatched: Library = { name: 'kda_watched', source: kdaWatchedSour
 export const routerOwn: Library = { name: 'router_own', source: routerOwnSource };
 export const routerGiven: Library = { name: 'router_given', source: routerGivenSource };
 export const FEW_EXPERTS = 16;
+/** Who chooses those of moe_layer: FEW_EXPERTS at most. */
+export const routerEarly: Library = { name: 'router_early', source: routerEarlySource };
 export const best: Library = { name: 'best', source: bestSource };
 /** The residual row of one token with the parts that heads and experts left beside it. */
 export const residual: Library = { name: 'residual', source: residualSource };
@@ -446,6 +450,24 @@ export const expertDown = kernel('expert_down', expertDownSource, {
   consts: ['ROWS', 'FIRST', 'COUNT', 'TOP', 'SHARED'],
   grid: (c) => [c.ROWS / 4, 1, 1],
 });
+
+/**
+ * One token: all of a layer of experts. SUM_LANES is 64 to 256; header and router_early say what else must hold, and bindings are
+ * limited. Links matrices of gate, up (`second`), shared gate | up (`third`), down (`fourth`) and shared down (`fifth`), activation,
+ * residual, routerEarly, a sum. Library constants are those of residual and EXPERTS, TOP, SCALE, NORM.
+ */
+export const moeLayer = kernel('moe_layer', moeLayerSource, {
+  binds: ['rows', 'constants', 'chosen'],
+  consts: ['SLICES', 'PART_TO'],
+  grid: (c) => [c.SLICES, 1, 1],
+});
+
+/** Bytes of workgroup memory that moe_layer takes, sums included. */
+export function moeLayerBytes(c: { D: number; EXPERTS: number; units: number; lanes: number }) {
+  const sharers = Math.floor((2 * c.lanes) / c.units);
+  const choice = 4 * (c.lanes + 4 * (c.EXPERTS + 3));
+  return 4 * c.D + 16 * c.lanes + choice + 8 * c.units * (sharers + 1) + 4 * c.units;
+}
 
 export const expertSum = kernel('expert_sum', expertSumSource, {
   binds: ['weights', 'down', 'always', 'y'],

@@ -23,6 +23,7 @@ fn residual_part(p: u32, i: u32) -> vec4f {
 fn take_residual(speaks: bool, lane: Lane) -> f32 {
   var squares = 0.0;
   for (var i = lane.index; i < D / 4u; i += SUM_LANES) {
+    let w = norm_weight(i); // on its way with the rest
     var x = rows[FROM * (D / 4u) + i];
     for (var p = 0u; p < PARTS; p += 8u) { // eight are on their way at once
       let near = (residual_part(p, i) + residual_part(p + 1u, i)) + (residual_part(p + 2u, i) + residual_part(p + 3u, i));
@@ -33,7 +34,7 @@ fn take_residual(speaks: bool, lane: Lane) -> f32 {
       rows[TO * (D / 4u) + i] = x;
     }
     squares += dot(x, x);
-    normed[i] = x * norm_weight(i);
+    normed[i] = w * x;
   }
   return inverseSqrt(workgroup_sum(vec4f(squares), lane).x / f32(D) + NORM_EPS);
 }

@@ -1,0 +1,4 @@
+import { layerMutants } from './layer.ts';
+import { testMutants } from './mutant.ts';
+
+testMutants(layerMutants);

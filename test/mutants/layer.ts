@@ -1,0 +1,78 @@
+/** Known bugs of moe_layer and of the libraries that it shares with others of its kind. */
+import { moeLayer, residual, routerEarly } from '../../workers/kernels.ts';
+import { checkMoeLayer, type MoeLayerCase } from '../kernels/layer.ts';
+import { TREE_64 } from '../kernels/layers.ts';
+import { libraryMutant, mutant, type Mutant } from './mutant.ts';
+
+/** Two workgroups an expert, two rounds of blocks and lanes without one, experts that fill no four. */
+const plain: MoeLayerCase = {
+  ...{ experts: 6, top: 3, width: 64, sharedWidth: 64, D: 288, slices: 8, parts: 11 },
+  ...{ gate: 'Q4_0', up: 'F32', shared: 'Q8_0', down: 'F32', sharedDown: 'Q4_0' },
+  ...{ scale: 2.5, norm: true, grain: 0, eps: 1e-5, size: 1e-2, sum: TREE_64 },
+};
+/** Two lanes share four rows: fewer than are summed at once. */
+const wide: MoeLayerCase = {
+  ...{ ...plain, width: 96, sharedWidth: 96, D: 96, slices: 4 },
+  sum: { ...TREE_64, lanes: 128 },
+};
+const long: MoeLayerCase = { ...plain, D: 640 };
+
+const layer = (why: string, find: string, replace: string, c = plain) =>
+  mutant(moeLayer, why, find, replace, (k) => checkMoeLayer(k, c));
+const chosen = (why: string, find: string, replace: string, c = plain) =>
+  libraryMutant(routerEarly, why, find, replace, (router) =>
+    checkMoeLayer(moeLayer, c, { router }),
+  );
+const taken = (why: string, find: string, replace: string) =>
+  libraryMutant(residual, why, find, replace, (library) =>
+    checkMoeLayer(moeLayer, plain, { residual: library }),
+  );
+
+export const layerMutants: Mutant[] = [
+  layer(
+    'gate and up exchanged',
+    'silu(gate.x), silu(gate.y), silu(gate.z), silu(gate.w)) * up',
+    'silu(up.x), silu(up.y), silu(up.z), silu(up.w)) * gate',
+  ),
+  layer('the shared gate for its up', 'select(SHARED + row, row, gates)', 'row'),
+  layer('the best expert for every slot', 'choose(slot, ', 'choose(0u, '),
+  layer('experts unweighted', 'weight = weight_of(expert)', 'weight = 1.0'),
+  layer('an expert’s first units for all', 'let row = first + 4u * at', 'let row = 4u * at'),
+  layer('the input not normalised', '= scale * sum', '= sum'),
+  layer('a round of blocks taken twice', 'b += 5u * SHARERS', 'b += 4u * SHARERS'),
+  layer('the last block once more', 'select(0.0, 1.0, b < COLS / BLOCK) * ', ''),
+  layer('sums past the last', '< vec4u(SHARERS)', '< vec4u(4u)', wide),
+  layer('one expert’s second layer for all', 'down_rows(expert * D + 4u * n', 'down_rows(4u * n'),
+  layer(
+    'the second layer’s first columns for all',
+    'var b = first / BLOCK_d; b < (first + UNITS) / BLOCK_d',
+    'var b = 0u; b < UNITS / BLOCK_d',
+  ),
+  layer('act taken for all of an expert’s', 'quad_e(b, 1u) - first / 4u', 'quad_e(b, 1u)'),
+  layer('every part in one row', 'PART_TO + group.x', 'PART_TO'),
+  layer('a residual row that nobody leaves', 'take_residual(group.x == 0u', 'take_residual(false'),
+  layer('a choice that nobody tells', 'tell_choice(lane);', ''),
+
+  chosen('biased weights', 'select(0.0, score, ', 'select(0.0, biased[e], '),
+  chosen('chosen without the bias', 'score + asked.bias', 'score'),
+  chosen('the higher id first among equals', '< vec4u(e);', '> vec4u(e);', { ...plain, grain: 2 }),
+  chosen('experts that are none before all', 'biased[e] = -3.4e38', 'biased[e] = 3.4e38'),
+  chosen('scores of all experts in the sum', 'rank < TOP)', 'true)'),
+  chosen('weights as they are', 'NORM == 1u', 'false'),
+  chosen('the input not normalised', '= scale * part', '= part'),
+  chosen('the last four once more', 'select(0.0, 1.0, i < D / 4u) * ', ''),
+  chosen(
+    'the end of a long row forgotten',
+    'share + 12u * ROUTER_SHARERS; i < D / 4u',
+    'share + 12u * ROUTER_SHARERS; false',
+    long,
+  ),
+  chosen('the best expert’s weight for all', 'weight_of(ranked[i])', 'weight_of(ranked[0])'),
+
+  taken('parts past the last', 'select(0.0, 1.0, p < PARTS) * ', ''),
+  taken('one part for all', 'PART_FROM + min(p, max(PARTS, 1u) - 1u)', 'PART_FROM'),
+  taken('eight parts and no more', 'p < PARTS; p += 8u', 'p < 8u; p += 8u'),
+  taken('the row left as it came', '+ i] = x;', '+ i] = rows[FROM * (D / 4u) + i];'),
+  taken('the norm’s weight left out', 'normed[i] = w * x', 'normed[i] = x'),
+  taken('eps outside the root', '/ f32(D) + NORM_EPS)', '/ f32(D)) * (1.0 - NORM_EPS)'),
+];
