@@ -6,8 +6,8 @@ import { libraryMutant, mutant, type Mutant } from './mutant.ts';
 
 /** Two workgroups an expert, two rounds of blocks and lanes without one, experts that fill no four. */
 const plain: MoeLayerCase = {
-  ...{ experts: 6, top: 3, width: 64, sharedWidth: 64, D: 288, slices: 8, parts: 11 },
-  ...{ gate: 'Q4_0', up: 'F32', shared: 'Q8_0', down: 'F32', sharedDown: 'Q4_0' },
+  ...{ experts: 6, top: 3, width: 64, sharedWidth: 64, D: 192, slices: 8, parts: 11 },
+  ...{ gate: 'F16', up: 'F16', shared: 'Q4_0', down: 'F16', sharedDown: 'F16' },
   ...{ scale: 2.5, norm: true, grain: 0, eps: 1e-5, size: 1e-2, sum: TREE_64 },
 };
 /** Two lanes share four rows: fewer than are summed at once. */
@@ -51,14 +51,12 @@ export const layerMutants: Mutant[] = [
   layer('act taken for all of an expert’s', 'quad_e(b, 1u) - first / 4u', 'quad_e(b, 1u)'),
   layer('every part in one row', 'PART_TO + group.x', 'PART_TO'),
   layer('a residual row that nobody leaves', 'take_residual(group.x == 0u', 'take_residual(false'),
-  layer('a choice that nobody tells', 'tell_choice(lane);', ''),
 
   chosen('biased weights', 'select(0.0, score, ', 'select(0.0, biased[e], '),
   chosen('chosen without the bias', 'score + asked.bias', 'score'),
   chosen('the higher id first among equals', '< vec4u(e);', '> vec4u(e);', { ...plain, grain: 2 }),
   chosen('experts that are none before all', 'biased[e] = -3.4e38', 'biased[e] = 3.4e38'),
   chosen('scores of all experts in the sum', 'rank < TOP)', 'true)'),
-  chosen('weights as they are', 'NORM == 1u', 'false'),
   chosen('the input not normalised', '= scale * part', '= part'),
   chosen('the last four once more', 'select(0.0, 1.0, i < D / 4u) * ', ''),
   chosen(
@@ -70,7 +68,6 @@ export const layerMutants: Mutant[] = [
   chosen('the best expert’s weight for all', 'weight_of(ranked[i])', 'weight_of(ranked[0])'),
 
   taken('parts past the last', 'select(0.0, 1.0, p < PARTS) * ', ''),
-  taken('one part for all', 'PART_FROM + min(p, max(PARTS, 1u) - 1u)', 'PART_FROM'),
   taken('eight parts and no more', 'p < PARTS; p += 8u', 'p < 8u; p += 8u'),
   taken('the row left as it came', '+ i] = x;', '+ i] = rows[FROM * (D / 4u) + i];'),
   taken('the norm’s weight left out', 'normed[i] = w * x', 'normed[i] = x'),
