@@ -59,9 +59,9 @@ test('an address opens it; it measures, can be stopped, and leaves the text to b
   expect(new URL(page.url()).search).toBe('?model=models/tiny/&bench');
   await dialog.getByText('Your conversation is set aside').waitFor();
   await button('Measure').click();
-  await dialog.getByText(/Measuring decoding after 32 tokens/).waitFor({ timeout: 60_000 });
+  await dialog.getByText(/Measuring decoding after 32 tokens/).waitFor();
   await button('Stop').click();
-  await dialog.getByText('Stopped: not everything was measured.').waitFor({ timeout: 60_000 });
+  await dialog.getByText('Stopped: not everything was measured.').waitFor();
   await dialog.getByRole('rowheader', { name: 'Reading memory' }).waitFor();
   const downloading = page.waitForEvent('download');
   await button('Download').click();

@@ -2,9 +2,15 @@
 import { chromium, type Browser, type BrowserContext, type Page } from 'playwright-core';
 import { chromiumLaunch, type ChromiumLaunch } from '../../tools/chromium.ts';
 
+/**
+ * The longest wait for anything on a page, milliseconds. Two files run at a time, and shaders are compiled and run by the
+ * processor that all else runs on: a time that is ample alone is not beside another load of a model.
+ */
+const patienceMs = 120_000;
+
 /** A browser whose pages forget everything with their context. */
 export async function openBrowser(): Promise<Browser> {
-  return chromium.launch(await launchOptions());
+  return patient(await chromium.launch(await launchOptions()));
 }
 
 /** A browser that has no WebGPU. */
@@ -13,12 +19,25 @@ export async function openBrowserWithoutGpu(): Promise<Browser> {
   const without = args
     .filter((arg) => arg !== '--enable-unsafe-webgpu')
     .map((arg) => (arg.startsWith(disable) ? `${arg},WebGPUService` : arg));
-  return chromium.launch({ ...options, args: without });
+  return patient(await chromium.launch({ ...options, args: without }));
 }
 
 /** A browser with one context that keeps its storage in `folder`, as a user's profile does. */
 export async function openProfile(folder: string): Promise<BrowserContext> {
-  return chromium.launchPersistentContext(folder, await launchOptions());
+  const context = await chromium.launchPersistentContext(folder, await launchOptions());
+  context.setDefaultTimeout(patienceMs);
+  return context;
+}
+
+/** The browser, whose contexts wait as long as `patienceMs`. */
+function patient(browser: Browser): Browser {
+  const open = browser.newContext.bind(browser);
+  browser.newContext = async (options) => {
+    const context = await open(options);
+    context.setDefaultTimeout(patienceMs);
+    return context;
+  };
+  return browser;
 }
 
 /** What goes wrong in a page from here on: uncaught errors, and whatever it logs as an error. Filled as it happens. */

@@ -61,13 +61,13 @@ async function send(text: string): Promise<void> {
 }
 
 /** Until nothing is being written. */
-const finished = () => button('Send').waitFor({ timeout: 60_000 });
+const finished = () => button('Send').waitFor();
 
 /** The text that has been written, once there are so many characters of it. */
 async function written(length: number): Promise<string> {
   const long = (wanted: number) =>
     (document.querySelector('[role=log]')?.textContent ?? '').length >= wanted;
-  await page.waitForFunction(long, length, { timeout: 60_000 });
+  await page.waitForFunction(long, length);
   return (await log().textContent())!;
 }
 
@@ -137,7 +137,7 @@ describe('a model that cannot be used is refused in words', () => {
     await visit(`/?model=models/${folder}/`);
     await send('Once');
     const alert = page.getByRole('alert').first();
-    await alert.waitFor({ timeout: 60_000 });
+    await alert.waitFor();
     expect(await alert.getByRole('heading').textContent()).toBe(title);
     expect(await alert.textContent()).toMatch(words);
     expect(await alert.getByRole('button').count()).toBe(1);
@@ -165,7 +165,7 @@ test('the embedded model loads, answers, stops, and goes on with the conversatio
   await visit('/');
   await button('Ask it yourself').click();
   const shares = watchProgress();
-  await page.getByText(/^Computes on$/).waitFor({ state: 'attached', timeout: 90_000 });
+  await page.getByText(/^Computes on$/).waitFor({ state: 'attached' });
   const seen = await shares;
   expect(seen.at(-1)).toBe(100);
   expect(new Set(seen).size).toBeGreaterThan(3);
@@ -179,7 +179,7 @@ test('the embedded model loads, answers, stops, and goes on with the conversatio
   await send('My cat is called Pepper.');
   expect(await message().inputValue()).toBe('');
   const answers = page.getByRole('article', { name: 'The model' });
-  await answers.locator('.markdown').getByText(/\w/).first().waitFor({ timeout: 60_000 });
+  await answers.locator('.markdown').getByText(/\w/).first().waitFor();
   await button('Stop').click();
   await finished();
   await page
@@ -191,7 +191,7 @@ test('the embedded model loads, answers, stops, and goes on with the conversatio
 
   await longestAnswer(4);
   await send('Thanks.');
-  await answers.nth(1).locator('.markdown').getByText(/\w/).first().waitFor({ timeout: 60_000 });
+  await answers.nth(1).locator('.markdown').getByText(/\w/).first().waitFor();
   await finished();
   expect(await answers.count()).toBe(2);
   expect(await used()).toBeGreaterThan(usedFirst + 4);

@@ -74,9 +74,9 @@ describe('the page', () => {
     await page.getByRole('textbox', { name: 'Message' }).fill('On a page');
     await page.getByRole('button', { name: 'Send', exact: true }).click();
     await page.getByRole('button', { name: 'Stop', exact: true }).waitFor();
-    await page.getByText(/has no chat template/).waitFor({ state: 'attached', timeout: 60_000 });
+    await page.getByText(/has no chat template/).waitFor({ state: 'attached' });
     await page.getByRole('button', { name: 'Stop', exact: true }).click();
-    await page.getByRole('button', { name: 'Send', exact: true }).waitFor({ timeout: 60_000 });
+    await page.getByRole('button', { name: 'Send', exact: true }).waitFor();
     const closed = page.locator('aside h3 button[aria-expanded=false]');
     for (let left = await closed.count(); left > 0; left--) await closed.first().click();
     await page.waitForTimeout(500);

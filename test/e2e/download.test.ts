@@ -12,7 +12,6 @@ import { openLab, serveWeightsPage } from './weightsPage.ts';
 const mebibyte = 1024 * 1024;
 /** Manifests, and what an aborted answer had already put into the socket. */
 const slackBytes = 64 * 1024;
-const patience = { timeout: 30_000 };
 
 let server: FaultServer;
 let origin: string;
@@ -125,7 +124,7 @@ test('a full quota says so and loses nothing', async () => {
   other.sentBytes = 0;
   other.bytesPerSec = 2 * mebibyte;
   const failing = failureOf(tab, model, 'download');
-  await expect.poll(() => other.sentBytes, patience).toBeGreaterThan(4 * mebibyte);
+  await expect.poll(() => other.sentBytes).toBeGreaterThan(4 * mebibyte);
   await tab.evaluate(fillStorage);
   const failure = await failing;
   expect(failure).toMatchObject({ name: 'QuotaExceeded' });
@@ -239,7 +238,7 @@ test('two tabs: one download, and neither can delete under the other', async () 
     message: expect.stringContaining('is in use'),
   });
   await second.close();
-  await expect.poll(() => failureOf(page, model, 'remove'), patience).toBeNull();
+  await expect.poll(() => failureOf(page, model, 'remove')).toBeNull();
   const stored = await page.evaluate(() => lab.list());
   expect(stored.map(({ model }) => model)).not.toContain(model.model);
 });

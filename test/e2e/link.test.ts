@@ -43,7 +43,7 @@ test('is offered, replayed, checked, copied, and the copy replays', async () => 
   expect(new URL(page.url()).hash).toBe(hash);
 
   await button(/^Replay/).click();
-  await page.getByText('The link says nothing of the answer').waitFor({ timeout: 60_000 });
+  await page.getByText('The link says nothing of the answer').waitFor();
   const first = await written();
   expect(first!.length).toBeGreaterThan(8);
   await page.getByRole('heading', { name: /^Forgetting/ }).waitFor();
@@ -63,7 +63,7 @@ test('is offered, replayed, checked, copied, and the copy replays', async () => 
   await context.close();
   await visit(copied);
   await button(/^Replay/).click();
-  await page.getByText('These are the tokens that the sender saw').waitFor({ timeout: 60_000 });
+  await page.getByText('These are the tokens that the sender saw').waitFor();
   expect(await written()).toBe(first);
 
   // The visitor's own settings are theirs again at the next visit.
@@ -74,7 +74,7 @@ test('is offered, replayed, checked, copied, and the copy replays', async () => 
   const doubted = copied.replace(/tokens=\w{8}/, 'tokens=00000000');
   await page.evaluate((hash) => (location.hash = hash), doubted);
   await button(/^Replay/).click();
-  await page.getByText('These are not all the sender’s tokens').waitFor({ timeout: 60_000 });
+  await page.getByText('These are not all the sender’s tokens').waitFor();
   expect(faults).toEqual([]);
 });
 

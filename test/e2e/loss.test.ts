@@ -54,7 +54,7 @@ async function longestAnswer(tokens: number): Promise<void> {
 async function written(length: number): Promise<void> {
   const long = (wanted: number) =>
     (document.querySelector('[role=log]')?.textContent ?? '').length >= wanted;
-  await page.waitForFunction(long, length, { timeout: 60_000 });
+  await page.waitForFunction(long, length);
 }
 
 /** Until the page's account with this text in it is stored with a state. */
@@ -72,10 +72,10 @@ async function stored(text: string): Promise<void> {
     database.close();
     return Boolean(record?.account.includes(JSON.stringify(wanted).slice(1, -1)) && record.state);
   };
-  await expect.poll(() => page.evaluate(isStored, text), { timeout: 20_000 }).toBe(true);
+  await expect.poll(() => page.evaluate(isStored, text)).toBe(true);
 }
 
-const finished = () => button('Send').waitFor({ timeout: 90_000 });
+const finished = () => button('Send').waitFor();
 
 async function killGpu(): Promise<void> {
   const session = await browser.newBrowserCDPSession();
@@ -93,7 +93,7 @@ test('a reload brings back what was said with its memory, and the prompt is not 
   await stored(first);
   await page.reload();
   const sheet = () => message().inputValue();
-  await expect.poll(sheet, { timeout: 20_000 }).toBe(prompt + first);
+  await expect.poll(sheet).toBe(prompt + first);
   await longestAnswer(24);
   await button('Send').click();
   await finished();
@@ -101,7 +101,7 @@ test('a reload brings back what was said with its memory, and the prompt is not 
   expect(second.length).toBeGreaterThan(20);
   expect(exact.startsWith(first + second)).toBe(true);
   expect(faults).toEqual([]);
-}, 240_000);
+});
 
 // Last: a browser whose GPU process died often gives no adapter any more.
 test('an answer goes on through the loss of the GPU process, frozen for a while; too many losses end it in words', async () => {
@@ -127,8 +127,8 @@ test('an answer goes on through the loss of the GPU process, frozen for a while;
   await page.getByText('The GPU went away. The model is put back').waitFor();
   await killGpu();
   const alert = page.getByRole('alert');
-  await alert.waitFor({ timeout: 60_000 });
+  await alert.waitFor();
   expect(await alert.getByRole('heading').textContent()).toBe('The GPU went away');
   expect(await alert.textContent()).toMatch(/3 times within a minute|the browser gives no other/);
   expect(await log().textContent()).toBe(text);
-}, 240_000);
+});

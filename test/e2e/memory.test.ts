@@ -45,7 +45,7 @@ const time = () => page.getByRole('slider', { name: 'Time, in tokens' });
 const now = async () => Number(await time().getAttribute('aria-valuenow'));
 const card = (name: string) => page.getByRole('button', { name: new RegExp(`^${name}`) });
 const log = () => page.getByRole('log');
-const finished = () => button('Send').waitFor({ timeout: 60_000 });
+const finished = () => button('Send').waitFor();
 const image = (name: RegExp) => page.getByRole('img', { name });
 
 /** What a click hands over as a file. */
@@ -80,7 +80,7 @@ async function coloursOf(name: RegExp): Promise<number> {
         const { data } = canvas.getContext('2d')!.getImageData(0, 0, width, height);
         return new Set(new Uint32Array(data.buffer)).size;
       });
-  await expect.poll(count, { timeout: 20_000, message: String(name) }).toBeGreaterThan(2);
+  await expect.poll(count, { message: String(name) }).toBeGreaterThan(2);
   return count();
 }
 
@@ -91,7 +91,7 @@ describe('a first visit', () => {
     await visit('/', { still: false });
     await page.getByRole('heading', { name: title }).waitFor();
     await page.getByText('of a recording').waitFor();
-    await expect.poll(now, { timeout: 20_000 }).toBeGreaterThan(20);
+    await expect.poll(now).toBeGreaterThan(20);
     // Both the playback and a download can be paused; their buttons have different names.
     await button('Pause the playback').click();
     expect(await button('Pause').count()).toBe(0);
@@ -209,7 +209,7 @@ test('the tiny model: scrubbed, another token taken, disturbed, compared, and re
   await field.press('Tab');
   await page.getByRole('textbox', { name: 'Message' }).fill('On a page');
   await button('Send').click();
-  await page.getByText(/has no chat template/).waitFor({ state: 'attached', timeout: 60_000 });
+  await page.getByText(/has no chat template/).waitFor({ state: 'attached' });
   await finished();
   const untouched = (await log().textContent())!;
   expect(untouched.length).toBeGreaterThan(6);

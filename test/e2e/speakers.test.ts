@@ -43,7 +43,7 @@ async function visit(path: string): Promise<void> {
 
 const message = () => page.getByRole('textbox', { name: 'Message' });
 const button = (name: string) => page.getByRole('button', { name, exact: true });
-const finished = () => button('Send').waitFor({ timeout: 60_000 });
+const finished = () => button('Send').waitFor();
 const log = () => page.getByRole('log');
 
 async function send(text: string): Promise<void> {
@@ -75,7 +75,7 @@ test('without WebGPU llama.cpp answers from the stored weights, as float64 does,
   await page
     .getByText(/on the processor · 24 tokens/)
     .first()
-    .waitFor({ timeout: 60_000 });
+    .waitFor();
   expect(await log().textContent()).toBe(exact);
   // The last chunk has arrived too: the prompt's tokens are known.
   await page.getByText(`${ids.length + 24} of 8,192`).waitFor();

@@ -100,7 +100,7 @@ async function answers(): Promise<string> {
   await page.getByRole('textbox', { name: 'Message' }).fill('the memory of');
   await button('Send').click();
   const log = page.getByRole('log');
-  await expect.poll(() => log.textContent(), { timeout: 90_000 }).not.toBe('');
+  await expect.poll(() => log.textContent()).not.toBe('');
   await button('Take back').waitFor();
   return (await log.textContent()) ?? '';
 }
@@ -138,7 +138,7 @@ describe('a model in storage', () => {
   test('one that is loaded is not deleted, and the reason is said; another model lets it go', async () => {
     await open();
     await button(/^Load the model/).click();
-    await page.getByText('in use', { exact: true }).waitFor({ timeout: 90_000 });
+    await page.getByText('in use', { exact: true }).waitFor();
     await button('Delete…').click();
     await button('Delete').click();
     await page.getByText(/tiny-q4_0 is in use, in this tab or another/).waitFor();
@@ -475,7 +475,7 @@ describe('a repository of the hub', () => {
     await page
       .getByText(/m-Q4_0\.gguf .* instead of eeeeeeee: the server has another file/)
       .first()
-      .waitFor({ timeout: 30_000 });
+      .waitFor();
     expect(await page.getByText('verified just now').count()).toBe(0);
   });
 
