@@ -482,61 +482,6 @@ describe('a hostile page around', () => {
   });
 });
 
-describe('a page around that hides the widget', () => {
-  const cover = '<div id="cover"></div>';
-  const hide = (part: string, style: string) =>
-    page.evaluate(
-      ([part, style]) => document.querySelector(part!)!.setAttribute('style', style!),
-      [part, style],
-    );
-
-  test.each([
-    [
-      'lays it, all but transparent, over its own',
-      'palimpsest-model',
-      'display:block;opacity:0.02',
-    ],
-    [
-      'draws over it and lets presses through',
-      '#cover',
-      'position:fixed;inset:0;pointer-events:none;background:#fff',
-    ],
-  ])('%s: no press is taken until it is seen', async (_, part, style) => {
-    await open(element(plain) + cover);
-    const inside = await frame();
-    const ask = button(inside, /^Ask/);
-    await expect.poll(() => ask.isEnabled()).toBe(true);
-    await hide(part, style);
-    await expect.poll(() => ask.isEnabled()).toBe(false);
-    const { x, y, width, height } = (await ask.boundingBox())!;
-    await page.mouse.click(x + width / 2, y + height / 2);
-    await inside.getByRole('textbox', { name: 'Message' }).press('Enter');
-    const loading = ending('widget.load()', 20_000);
-    const yes = button(inside, 'Run it');
-    await yes.waitFor();
-    await inside.getByText('none is taken').waitFor();
-    expect(await yes.isEnabled()).toBe(false);
-    expect(weightsAsked()).toEqual([]);
-    await hide('#cover', 'display:none');
-    await hide('palimpsest-model', 'display:block');
-    await yes.click();
-    expect(await loading).toContain('"name":"tiny');
-    expect(faults).toEqual([]);
-  });
-
-  test('where the browser does not tell what is seen, nothing is held back', async () => {
-    await open(element(plain));
-    await context.addInitScript(() =>
-      Reflect.deleteProperty(IntersectionObserverEntry.prototype, 'isVisible'),
-    );
-    await page.reload();
-    await hide('palimpsest-model', 'opacity:0.02');
-    const loading = ending('widget.load()', 20_000);
-    await button(await frame(), 'Run it').click();
-    expect(await loading).toContain('"name":"tiny');
-  });
-});
-
 describe('a hostile page in the frame', () => {
   const hostile = (deed: string) => element(`src="${widgets.origin}/hostile.html?do=${deed}"`);
   const told = `<script>window.told = []; addEventListener('message', (e) => e.data?.told && told.push(e.data.told));</script>`;
