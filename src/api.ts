@@ -100,6 +100,8 @@ export interface Engine {
     /** Go back to a state. Fails: Refused for one of another model, and for bytes that are no state. */
     restore(state: Snapshot | ExportedState): Promise<void>;
     export(): Promise<ExportedState>;
+    /** Let a snapshot go: what it kept in memory is free. */
+    release(snapshot: Snapshot): Promise<void>;
   };
   /** Be told of what every token does to the memory from now on. Answers how to end it. */
   watch(watch: Watch, onFrame: (frame: Frame) => void): Promise<() => Promise<void>>;
@@ -133,6 +135,9 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
   }
 }
 
+/** Answers whose ids are remembered. */
+const mostAnswers = 256;
+
 const closed = new PalimpsestError('Refused', 'The engine was closed.');
 
 function abortReason(signal: AbortSignal | undefined): Error {
@@ -160,6 +165,13 @@ export function engineOf(
     const turn = queue.then(work);
     queue = turn.catch(() => {});
     return turn;
+  }
+
+  function remember({ text, ids }: Stop): void {
+    answers.delete(text);
+    answers.set(text, ids);
+    const [oldest] = answers.keys();
+    if (answers.size > mostAnswers) answers.delete(oldest!);
   }
 
   function promptOf({ messages }: CompletionRequest): Prompt {
@@ -190,7 +202,7 @@ export function engineOf(
       signal?.addEventListener('abort', stop, { once: true });
       try {
         const stopped = await client.generate(prompt, sampling, onToken);
-        answers.set(stopped.text, stopped.ids);
+        remember(stopped);
         return stopped;
       } finally {
         signal?.removeEventListener('abort', stop);
@@ -289,6 +301,12 @@ export function engineOf(
         inTurn(async () => {
           if ('ids' in state) await read(state);
           else await goTo(state);
+          await sweep();
+        }),
+      release: ({ branch }) =>
+        inTurn(async () => {
+          snapshots.delete(branch);
+          await sweep();
         }),
       export: () =>
         inTurn(async () => {
@@ -309,6 +327,14 @@ export function engineOf(
     },
     close,
   };
+
+  /** Branches that nobody can come back to are let go. */
+  async function sweep(): Promise<void> {
+    const branches = (await client.memory.branches()).map(({ id }) => id);
+    const last = present ?? branches.at(-1);
+    const left = branches.filter((id) => id !== last && !snapshots.has(id));
+    if (left.length > 0) await client.memory.dropBranches(left);
+  }
 
   async function goTo({ branch }: Snapshot): Promise<void> {
     const branches = await client.memory.branches();

@@ -1,7 +1,7 @@
 /**
  * What takes too long for `npm test`, one after another, or those that are named:
  *
- *   node tools/run.mjs soak [downloads] [losses] [tokens]
+ *   node tools/run.mjs soak [downloads] [losses] [tokens] [tab]
  *
  * Each is a tool of its own with options of its own. Ends with a failure if any of them does.
  */
@@ -12,6 +12,7 @@ const soaks: Record<string, string> = {
   downloads: 'soakDownload',
   losses: 'soakLosses',
   tokens: 'soakTokens',
+  tab: 'soakTab',
 };
 
 const named = process.argv.slice(2);

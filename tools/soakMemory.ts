@@ -22,6 +22,7 @@ import {
   type ModelConfig,
 } from '../workers/config.ts';
 import { openGguf } from '../workers/gguf.ts';
+import { heapsOf, heldBytes } from './heaps.ts';
 import { modelSources } from './nodeEngine.ts';
 import { traced } from './trace.ts';
 
@@ -215,55 +216,15 @@ async function settled(page: Page): Promise<void> {
   );
 }
 
-interface HeapUsage {
-  usedSize: number;
-  embedderHeapUsedSize: number;
-  /** What ArrayBuffers and large strings hold outside the heap. */
-  backingStorageSize: number;
-}
-
 /** Bytes in use by the page and each of its workers: heaps after a collection, and what lies outside of them. */
 async function bytesOf(page: Page): Promise<{ total: number; parts: string }> {
-  const session = await page.context().newCDPSession(page);
-  const workers: { sessionId: string; url: string }[] = [];
-  session.on('Target.attachedToTarget', ({ sessionId, targetInfo }) => {
-    if (targetInfo.type === 'worker') workers.push({ sessionId, url: targetInfo.url });
-  });
-  const answers = new Map<string, (result: HeapUsage) => void>();
-  session.on('Target.receivedMessageFromTarget', ({ sessionId, message }) => {
-    const { id, result } = JSON.parse(message) as { id: number; result: HeapUsage };
-    answers.get(`${sessionId} ${id}`)?.(result);
-  });
-  const ask = (sessionId: string, id: number, method: string) =>
-    new Promise<HeapUsage>((answered) => {
-      answers.set(`${sessionId} ${id}`, answered);
-      void session.send('Target.sendMessageToTarget', {
-        sessionId,
-        message: JSON.stringify({ id, method }),
-      });
-    });
-  await session.send('Target.setAutoAttach', {
-    autoAttach: true,
-    waitForDebuggerOnStart: false,
-    flatten: false,
-  });
-  await session.send('HeapProfiler.collectGarbage');
-  const own = (await session.send('Runtime.getHeapUsage')) as unknown as HeapUsage;
-  const parts = [{ name: 'page', usage: own }];
-  for (const { sessionId, url } of workers) {
-    await ask(sessionId, 1, 'HeapProfiler.collectGarbage');
-    const name = /[^/]*\.worker/.exec(url)?.[0] ?? url;
-    parts.push({ name, usage: await ask(sessionId, 2, 'Runtime.getHeapUsage') });
-  }
-  await session.detach();
-  const held = ({ usedSize, embedderHeapUsedSize, backingStorageSize }: HeapUsage) =>
-    usedSize + embedderHeapUsedSize + backingStorageSize;
+  const heaps = await heapsOf(page);
   return {
-    total: parts.reduce((sum, { usage }) => sum + held(usage), 0),
-    parts: parts
+    total: heaps.reduce((sum, { usage }) => sum + heldBytes(usage), 0),
+    parts: heaps
       .map(
         ({ name, usage }) =>
-          `${name} ${mb(held(usage))} (${mb(usage.backingStorageSize)} outside its heap)`,
+          `${name} ${mb(heldBytes(usage))} (${mb(usage.backingStorageSize)} outside its heap)`,
       )
       .join(', '),
   };

@@ -1,6 +1,7 @@
 /** The library over a client whose answers the test gives: shapes, the queue, signals, states. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { engineOf, type CompletionChunk, type Engine } from '../../src/api.ts';
+import type { Message } from '../../src/inTab/completions.ts';
 import { declarationsOf } from '../../tools/publish.ts';
 import type { Branch } from '../../workers/protocol.ts';
 import { loaded, ScriptedClient } from './scriptedClient.ts';
@@ -179,16 +180,21 @@ test('states: a snapshot stays as it is, and is gone back to; an exported one is
     ids,
     interventions: [],
   });
-  const branches = [branch(0, [5, 6, 7])];
+  let branches = [branch(0, [5, 6, 7])];
+  let made = 0;
   const selected: number[] = [];
   client.memory.branches = () => Promise.resolve(branches);
   client.memory.fork = (position) => {
     const from = branches.find(({ id }) => id === (selected.at(-1) ?? 0))!;
-    const made = branch(branches.length, from.ids.slice(0, position + 1));
-    branches.push(made);
-    return Promise.resolve(made);
+    const beside = branch(++made, from.ids.slice(0, position + 1));
+    branches.push(beside);
+    return Promise.resolve(beside);
   };
   client.memory.select = (id) => Promise.resolve(void selected.push(id));
+  client.memory.dropBranches = (ids) => {
+    branches = branches.filter(({ id }) => !ids.includes(id));
+    return Promise.resolve();
+  };
 
   const snapshot = await engine.state.snapshot();
   expect(snapshot).toEqual({ branch: 0, tokens: 3 });
@@ -201,16 +207,43 @@ test('states: a snapshot stays as it is, and is gone back to; an exported one is
   });
   await engine.state.restore(snapshot);
   expect(selected).toEqual([0]);
-  expect(branches).toHaveLength(3); // what goes on does so beside it
+  // What goes on does so beside it, and what nobody comes back to is gone.
+  expect(branches.map(({ id }) => id)).toEqual([0, 2]);
 
   const restoring = engine.state.restore(state);
   const [reading] = await asked(1);
   expect(reading!.prompt).toEqual({ kind: 'ids', ids: [5, 6, 7] });
   reading!.end('length');
   await restoring;
+  expect(branches.map(({ id }) => id)).toEqual([0, 3]);
+  await engine.state.release(snapshot);
+  expect(branches.map(({ id }) => id)).toEqual([3]);
   await expect(engine.state.restore({ ...state, model: 'other' })).rejects.toThrow(
     /none of scripted/,
   );
+});
+
+test('of many answers only the newest are known by the ids they were written as', async () => {
+  const next = async (wanted: Message[]) => {
+    const answering = engine.chat.completions.create({ messages: wanted });
+    await new Promise((resolve) => setImmediate(resolve));
+    return { answering, generation: client.generations.at(-1)! };
+  };
+  for (let i = 0; i <= 256; i++) {
+    const { answering, generation } = await next(messages);
+    generation.write(`answer ${i}`);
+    generation.end();
+    await answering;
+  }
+  const idsOf = async (content: string) => {
+    const said = [...messages, { role: 'assistant' as const, content }];
+    const { answering, generation } = await next(said);
+    generation.end();
+    await answering;
+    return generation.prompt.kind === 'chat' ? generation.prompt.turns.at(-1)!.ids : null;
+  };
+  expect(await idsOf('answer 1')).toEqual([100]);
+  expect(await idsOf('answer 0')).toBeUndefined();
 });
 
 test('a watch is begun and ended', async () => {
