@@ -111,8 +111,11 @@ test('an endpoint answers; its key stays; what goes wrong is said', async () => 
   await page.getByRole('textbox', { name: /^Key/ }).fill(key);
   await button('Connect').click();
   await page.getByText(/Served by vLLM, with 1,048,576 tokens/).waitFor();
+  await page.getByText(/Nothing leaves this tab/).waitFor();
   await button('Have it answer').click();
   await page.getByText(/What you write goes there/).waitFor();
+  await page.getByText(`What you write goes to ${endpoint.origin}/v1, as you chose`).waitFor();
+  expect(await page.getByText(/Nothing leaves this tab/).count()).toBe(0);
 
   endpoint.next = { tokens: ['No', ', 123', ' = 3', ' × 41', '.'] };
   await send('Is 123 a prime?');

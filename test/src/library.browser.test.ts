@@ -3,9 +3,15 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { page } from 'vitest/browser';
 import type { Weights } from '../../src/client.ts';
 import { Library } from '../../src/library.svelte.ts';
+import Storage from '../../src/model/Storage.svelte';
 import Transfer from '../../src/model/Transfer.svelte';
 import '../../src/style.css';
-import { PalimpsestError, type Room, type WeightsStatus } from '../../workers/protocol.ts';
+import {
+  PalimpsestError,
+  type Room,
+  type StoredModel,
+  type WeightsStatus,
+} from '../../workers/protocol.ts';
 
 const model = 'https://host/m/';
 const status: WeightsStatus = {
@@ -28,16 +34,17 @@ const status: WeightsStatus = {
 };
 const full = { name: 'QuotaExceeded', message: 'm needs 60.0 MB, 1.0 MB free.' } as const;
 
+const room: Room = {
+  place: 'disk',
+  placeNote: '',
+  quotaBytes: 10,
+  usedBytes: 1,
+  freeBytes: 9,
+  persisted: true,
+};
+
 /** Weights that say what a test makes them say; a call it does not name fails. */
 function scripted(parts: Partial<Weights>): Weights {
-  const room: Room = {
-    place: 'disk',
-    placeNote: '',
-    quotaBytes: 10,
-    usedBytes: 1,
-    freeBytes: 9,
-    persisted: true,
-  };
   const weights: Partial<Weights> = {
     list: () => Promise.resolve([]),
     room: () => Promise.resolve(room),
@@ -199,5 +206,74 @@ describe('how it is shown', () => {
       .element(page.getByText(/^One stored piece was damaged or missing; it was fetched again/))
       .toBeVisible();
     expect(page.getByRole('progressbar').elements()).toHaveLength(0);
+  });
+});
+
+describe('what is kept', () => {
+  const hourMs = 3_600_000;
+  const stored: StoredModel = {
+    model,
+    name: 'm',
+    license: 'mit',
+    fileType: 'Q4_0',
+    shards: 2,
+    totalBytes: 3_000_000,
+    storedBytes: 3_000_000,
+    ownBytes: 1_000_000,
+    usedAt: Date.now(),
+    verifiedAt: Date.now() - hourMs,
+  };
+  const older = { ...stored, model: `${model}2/`, name: 'older', usedAt: Date.now() - 48 * hourMs };
+
+  function show(parts: Partial<Weights>, sentTo: string | null = null): void {
+    const library = new Library(scripted(parts), () => false);
+    const props = { library, uses: () => false, removed: () => {}, sentTo };
+    shown = mount(Storage, { target: document.body, props });
+  }
+
+  test('each model with what it weighs, its last use and verification; the first to go is told', async () => {
+    show({
+      list: async () => [stored, older],
+      room: async () => ({ ...room, quotaBytes: 10e9, usedBytes: 4e9, freeBytes: 6e9 }),
+    });
+    const one = page.getByRole('article', { name: 'm', exact: true });
+    await expect.element(one).toHaveTextContent(/3\.0 MB · 2 shards/);
+    await expect.element(one).toHaveTextContent(/used just now · verified .*hour/);
+    await expect.element(one).toHaveTextContent(/mit · shares 2\.0 MB with another model/);
+    await expect.element(one).not.toHaveTextContent('longest ago');
+    await expect
+      .element(page.getByRole('article', { name: 'older' }))
+      .toHaveTextContent('longest ago of all');
+    const meter = page.getByRole('meter', { name: 'Storage of this page' });
+    await expect.element(meter).toHaveAttribute('aria-valuetext', '4.0 GB of 10 GB used');
+    await expect.element(page.getByText('6.0 GB free')).toBeVisible();
+    await expect.element(page.getByText(/^Nothing leaves this tab/)).toBeVisible();
+  });
+
+  test('the browser is asked to keep it, and its answer is shown', async () => {
+    const answers = [false, true];
+    let persisted = false;
+    const persist = vi.spyOn(navigator.storage, 'persist').mockImplementation(async () => {
+      return (persisted = answers.shift()!);
+    });
+    show({ list: async () => [stored], room: async () => ({ ...room, persisted }) });
+    await page.getByRole('button', { name: 'Ask it not to' }).click();
+    await expect.element(page.getByText(/did not agree to keep this for good/)).toBeVisible();
+    await page.getByRole('button', { name: 'Ask again' }).click();
+    await expect
+      .element(page.getByText('The browser keeps this until you delete it.'))
+      .toBeVisible();
+    expect(persist).toHaveBeenCalledTimes(2);
+    persist.mockRestore();
+  });
+
+  test('without storage it says so; with an endpoint it says where words go', async () => {
+    const placeNote = 'This browser gives no storage here (Access is denied.).';
+    show({ room: async () => ({ ...room, place: 'memory', placeNote }) }, 'https://host/v1');
+    await expect.element(page.getByText(/Access is denied.* gone when it closes/)).toBeVisible();
+    await expect
+      .element(page.getByText(/^What you write goes to https:\/\/host\/v1/))
+      .toBeVisible();
+    expect(page.getByText(/Nothing leaves this tab/).elements()).toHaveLength(0);
   });
 });
