@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { nodeGpu, nullGpu } from '../../tools/nodeGpu.ts';
