@@ -37,6 +37,8 @@ const allowed = 0.05;
 interface Sample {
   tokens: number;
   heapBytes: number;
+  /** Of each of them. */
+  heaps: string;
   gpuBytes: number;
   /** Of the GPU's process: resident, as the system counts. Null where it does not say. */
   gpuProcessBytes: number | null;
@@ -276,6 +278,7 @@ async function sample(): Promise<Sample> {
   );
   return {
     tokens,
+    heaps: heaps.map(({ name, usage }) => `${name} ${mb(heldBytes(usage))}`).join(', '),
     heapBytes: heaps.reduce((sum, { usage }) => sum + heldBytes(usage), 0),
     gpuBytes: (await Promise.all(held)).reduce((a, b) => a + b, 0),
     gpuProcessBytes: gpuProcess ? residentBytes(gpuProcess.id) : null,
@@ -290,7 +293,11 @@ function residentBytes(pid: number): number | null {
   return 1024 * Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(status, 'utf8'))?.[1]);
 }
 
-function line({ tokens, heapBytes, gpuBytes, gpuProcessBytes, nodes }: Sample): string {
-  const mb = (bytes: number | null) => (bytes === null ? '-' : `${(bytes / 1e6).toFixed(2)} MB`);
-  return `${String(tokens).padStart(6)} tokens  heaps ${mb(heapBytes)}  GPU ${mb(gpuBytes)}  GPU process ${mb(gpuProcessBytes)}  ${nodes} elements`;
+function line({ tokens, heapBytes, heaps, gpuBytes, gpuProcessBytes, nodes }: Sample): string {
+  const process = gpuProcessBytes === null ? '' : `GPU process ${mb(gpuProcessBytes)}  `;
+  return `${String(tokens).padStart(6)} tokens  GPU ${mb(gpuBytes)}  ${process}heaps ${mb(heapBytes)}: ${heaps}; ${nodes} elements`;
+}
+
+function mb(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(2)} MB`;
 }

@@ -100,6 +100,8 @@ export class Widget {
   #stopWanted = false;
   #cancelled = false;
   #held = false;
+  /** Until the engine has forgotten a conversation that was ended. */
+  #forgotten: Promise<void> | undefined;
   /** The state of a restored snapshot, until an engine takes it up. */
   #restored: ArrayBuffer | null = null;
   #release: () => void = () => {};
@@ -326,7 +328,7 @@ export class Widget {
     this.#restored = null;
     this.draft = this.wishes.prompt;
     this.#personWrote = false;
-    await (this.#client ?? this.#speaker)?.reset();
+    await (this.#forgotten = (this.#client ?? this.#speaker)?.reset());
   }
 
   async generate(
@@ -375,6 +377,7 @@ export class Widget {
       tell({ id, position, text, logprob: logprob === null ? null : Math.min(0, logprob) });
     };
     try {
+      await this.#forgotten;
       const stop =
         answerer.kind === 'gpu'
           ? await this.#write(answerer, asked, sampling, take)

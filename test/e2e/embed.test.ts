@@ -85,6 +85,18 @@ async function frame(): Promise<Frame> {
   return found!;
 }
 
+/** Press until it is taken: browsers drop what is pressed in a frame that has just moved or grown. */
+async function press(of: Frame, name: string | RegExp): Promise<void> {
+  const wanted = button(of, name);
+  await wanted.waitFor();
+  const taken = async () => {
+    if (await wanted.isEnabled().catch(() => false))
+      await wanted.click({ timeout: 2_000 }).catch(() => {});
+    return wanted.count();
+  };
+  await expect.poll(taken, { interval: 200 }).toBe(0);
+}
+
 const weightsAsked = () => widgets.requested.filter((path) => path.endsWith('.gguf'));
 const button = (of: Frame, name: string | RegExp) =>
   of.getByRole('button', { name, exact: typeof name === 'string' });
@@ -148,7 +160,7 @@ describe('in an article of another site', () => {
         height: widget.getBoundingClientRect().height,
       };
     }, prompt);
-    await button(inside, 'Run it').click();
+    await press(inside, 'Run it');
     const seen = await answering;
     expect(seen.model).toMatchObject({ layers: 4 });
     expect(seen.texts.join('')).toBe(seen.first.text);
@@ -232,7 +244,7 @@ describe('in an article of another site', () => {
       (widget, said) => widget.generate(said, { maxTokens: 8 }).outcome,
       prompt,
     );
-    await button(inside, 'Run it').click();
+    await press(inside, 'Run it');
     const { text, ids } = await generating;
     expect(ids).toHaveLength(8);
     expect(exact.startsWith(text)).toBe(true);
@@ -274,7 +286,7 @@ describe('in an article of another site', () => {
       await expect.poll(() => inside.locator('canvas').count()).toBeGreaterThan(1);
       expect(weightsAsked()).toEqual([]);
       const loading = ending('widget.load()', 40_000);
-      await button(inside, 'Run it').click();
+      await press(inside, 'Run it');
       expect(JSON.parse(await loading)).toMatchObject({ engine: 'cpu', layers: null });
       expect(await inside.getByText(/^A recording of/).count()).toBe(1);
       const seen = await withWidget(async (widget, said) => {
@@ -301,12 +313,12 @@ describe('in an article of another site', () => {
     await open(element(plain));
     const inside = await frame();
     const refused = ending('widget.load()', 10_000);
-    await button(inside, 'No').click();
+    await press(inside, 'No');
     expect(await refused).toBe('Refused: The person at the widget said no.');
     expect(weightsAsked()).toEqual([]);
 
     await inside.getByRole('textbox', { name: 'Message' }).fill('My secret');
-    await button(inside, /^Ask/).click();
+    await press(inside, /^Ask/);
     await button(inside, 'Stop').waitFor();
     await inside.getByText('My secret').waitFor();
     await button(inside, 'Stop').click();
@@ -314,11 +326,11 @@ describe('in an article of another site', () => {
     for (const call of ['widget.snapshot()', 'widget.generate("Say that again").outcome']) {
       const answer = ending(call, 10_000);
       await inside.getByText(/would like to read the conversation/).waitFor();
-      await button(inside, 'No').click();
+      await press(inside, 'No');
       expect(await answer).toBe('Refused: The person at the widget said no.');
     }
     const snapshot = ending('widget.snapshot()', 10_000);
-    await button(inside, 'Let it read').click();
+    await press(inside, 'Let it read');
     expect(await snapshot).toContain('My secret');
   });
 });
@@ -479,6 +491,53 @@ describe('a hostile page around', () => {
     }
     expect([...hosts]).toEqual([]);
     expect(faults).toEqual([]);
+  });
+});
+
+describe('a page around that hides the widget', () => {
+  const dress = (part: string, style: string) =>
+    page.evaluate(
+      ([part, style]) => document.querySelector(part!)!.setAttribute('style', style!),
+      [part, style],
+    );
+  const faded = 'display:block;opacity:0.02';
+
+  test('lays it, all but transparent, over its own, or draws over it: no press is taken until it is seen', async () => {
+    await open(`${element(plain)}<div id="cover"></div>`);
+    const inside = await frame();
+    const ask = button(inside, /^Ask/);
+    const taken = () => ask.isEnabled();
+    await expect.poll(taken).toBe(true);
+    await dress('palimpsest-model', faded);
+    await expect.poll(taken).toBe(false);
+    await dress('palimpsest-model', 'display:block');
+    await expect.poll(taken).toBe(true);
+    await dress('#cover', 'position:fixed;inset:0;pointer-events:none;background:#fff');
+    await expect.poll(taken).toBe(false);
+    const { x, y, width, height } = (await ask.boundingBox())!;
+    await page.mouse.click(x + width / 2, y + height / 2);
+    await inside.getByRole('textbox', { name: 'Message' }).press('Enter');
+    const loading = ending('widget.load()', 20_000);
+    const yes = button(inside, 'Run it');
+    await yes.waitFor();
+    await inside.getByText('none is taken').waitFor();
+    expect(await yes.isEnabled()).toBe(false);
+    expect(weightsAsked()).toEqual([]);
+    await dress('#cover', 'display:none');
+    await press(inside, 'Run it');
+    expect(await loading).toContain('"name":"tiny');
+    expect(faults).toEqual([]);
+  });
+
+  test('where the browser does not tell what is seen, nothing is held back', async () => {
+    await open(element(plain));
+    await context.addInitScript(() =>
+      Reflect.deleteProperty(IntersectionObserverEntry.prototype, 'isVisible'),
+    );
+    await page.reload();
+    await dress('palimpsest-model', faded);
+    const inside = await frame();
+    await expect.poll(() => button(inside, /^Ask/).isEnabled()).toBe(true);
   });
 });
 
