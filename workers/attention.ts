@@ -45,20 +45,20 @@ export function mlaToken(
   s: Scratch,
 ): void {
   const HEADS = c.heads;
-  const { ownKey, sharedKey: SHARED, query, latent: LATENT, values: VALUES } = c.mla;
+  const { ownKey, sharedKey: SHARED, latent: LATENT, values: VALUES } = c.mla;
   const LATENT_AT = latentAt(c);
-  const queries = gpu.part(s.inputs, 'query of one token', 0, [HEADS, query]);
-  const latentRow = gpu.part(s.inputs, 'latent row of one token', LATENT_AT, [LATENT + SHARED]);
-  const [first, ...more] = cache.segments;
   const { first: FIRST, rows: SEGMENT } = rows[0]!;
   const consts = { HEADS, LATENT, SHARED, LATENT_AT, EPS: c.eps, FIRST, SEGMENT };
-  const inputs = { inputs: s.inputs, w: w.latentNorm, qa: s.latentQuery, cache: first! };
+  const inputs = {
+    inputs: s.inputs,
+    w: w.latentNorm,
+    qa: s.latentQuery,
+    cache: cache.segments[0]!,
+  };
   const libraries = [p.sum, K.step, K.latentRow, numbersOf(cache)];
   const lanes = p.lanes(ownKey / 8);
   p.runMatrix(K.mlaToken, consts, inputs, w.keyUp, w.keyUp.parts[0]!, libraries, lanes);
-  more.forEach((segment, i) => append(p, c, w, cache, segment, rows[i + 1]!, latentRow));
-  const slices = slicesFor(p, gpu, cache, rows);
-  attend(p, c, cache, rows, queries, s, slices);
+  const slices = attendOne(p, gpu, c, w, cache, rows, s);
   if (slices > FEW_SLICES) {
     merge(p, c, s, slices);
     p.linear(w.valueUp, s.context, s.o);
@@ -77,6 +77,30 @@ export function mlaToken(
   );
 }
 
+/**
+ * What one token's queries in `scratch.inputs` and `scratch.latentQuery` find in the cache, into `scratch.stats` and
+ * `scratch.parts`; its row is in the first segment already and is appended to the others. Returns the number of slices.
+ */
+export function attendOne(
+  p: Plan,
+  gpu: Gpu,
+  c: ModelConfig,
+  w: MlaWeights,
+  cache: MlaState,
+  rows: readonly Segment[],
+  s: Scratch,
+): number {
+  const { query, latent, sharedKey } = c.mla;
+  const queries = gpu.part(s.inputs, 'query of one token', 0, [c.heads, query]);
+  const row = gpu.part(s.inputs, 'latent row of one token', latentAt(c), [latent + sharedKey]);
+  cache.segments.forEach((segment, i) => {
+    if (i > 0) append(p, c, w, cache, segment, rows[i]!, row);
+  });
+  const slices = slicesFor(p, gpu, cache, rows);
+  attend(p, c, cache, rows, queries, s, slices);
+  return slices;
+}
+
 /** As many for one token as there is room for rows, so that a long conversation fills a GPU. */
 function slicesFor(p: Plan, gpu: Gpu, cache: MlaState, rows: readonly Segment[]): number {
   if (gpu.report.software) return 1;
@@ -90,7 +114,7 @@ function queriesOf(p: Plan, { heads }: ModelConfig): number {
   return p.single && heads <= 16 ? 16 : 32;
 }
 
-function numbersOf(cache: MlaState): Library {
+export function numbersOf(cache: MlaState): Library {
   return cache.numbers === 'f16' ? K.cacheF16 : K.cacheF32;
 }
 

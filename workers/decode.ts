@@ -8,7 +8,8 @@ import type { Gpu, Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import { mlaToken } from './attention.ts';
 import { chosenStride, latentAt, type Scratch, watchedStride } from './scratch.ts';
-import { type Phase, Plan, type Site, type Visitors } from './plan.ts';
+import { isNarrow, narrowBlocks } from './narrow.ts';
+import { type Blocks, type Phase, Plan, type Site, type Visitors } from './plan.ts';
 import type { KdaState, MlaState, State } from './state.ts';
 import type { DenseWeights, KdaWeights, Matrix, ModelWeights, MoeWeights } from './weights.ts';
 
@@ -75,10 +76,14 @@ export function oneToken(
       [K.step],
     );
   }
+  const wide = wideBlocks(p, gpu, config, state, s);
+  const blocks = isNarrow(config, weights, s)
+    ? narrowBlocks(p, gpu, config, state, s, wide.dense)
+    : wide;
   weights.layers.forEach(({ mixer, ffn }, i) => {
     const memory = state.layers[i]!;
     const look: Look = (site, tensor) => visitors.tap?.(site, i, tensor, p);
-    look('input', s.x);
+    const input = (x: Tensor) => look('input', x);
     if (mixer.kind === 'kda') {
       const first = recurrent++ * watchedStride(config);
       const row = gpu.part(s.watched, `what a token did in layer ${i}`, first, [
@@ -86,28 +91,31 @@ export function oneToken(
       ]);
       const changes = visitors.changes?.(i) ?? null;
       const watch = visitors.tap || changes ? { row, changes: changes ?? s.unchanged } : null;
-      kda(p, config, mixer, memory as KdaState, s, watch);
+      blocks.kda(mixer, memory as KdaState, watch, input);
       look('mixed', row);
       look('token', row);
     } else {
-      const norm = { w: mixer.norm, eps: config.eps };
-      const at = latentAt(config);
-      p.project(mixer.q, 0, { matrix: mixer.latent, at }, norm, s.x, s.inputs);
       const { latent, sharedKey } = config.mla;
+      const at = latentAt(config);
+      blocks.mla(mixer, memory as MlaState, input);
       look('query', s.inputs);
       look('latentRow', gpu.part(s.inputs, 'latent row of one token', at, [latent + sharedKey]));
-      mlaToken(p, gpu, config, mixer, memory as MlaState, state.segments, s);
       look('latentQuery', s.latentQuery);
       look('o', s.o);
-      p.linear(mixer.output, s.o, s.x, { add: true });
     }
-    if (ffn.kind === 'dense') dense(p, config, ffn, s);
+    if (ffn.kind === 'dense') blocks.dense(ffn);
     else {
       const stride = chosenStride(config);
       const row = gpu.part(s.chosen, `choice of layer ${i}`, routers++ * stride, [stride]);
-      moe(p, gpu, config, ffn, s, row, look);
+      const scores = blocks.moe(ffn, row);
+      const { expertsUsed: TOP } = config.moe;
+      look('scores', scores);
+      look('bias', ffn.bias);
+      look('ids', gpu.part(row, 'ids', 0, [TOP]));
+      look('routed', gpu.part(row, 'weights', K.CHOSEN.weights, [TOP]));
     }
   });
+  blocks.end();
   visitors.tap?.('input', weights.layers.length, s.x, p);
   visitors.tap?.('chosen', weights.layers.length, s.chosen, p);
   visitors.tap?.('token', weights.layers.length, s.watched, p);
@@ -128,7 +136,26 @@ export function oneToken(
   return p;
 }
 
-/** `watch`: where to tell what the token did, and the changes [n, H, 4] of the layer's gates. */
+/** Blocks that add to row 0 of `scratch.x` in place, each call with as many workgroups as its matrices have rows. */
+function wideBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s: Scratch): Blocks {
+  return {
+    kda: (w, memory, watch, input) => {
+      input(s.x);
+      kda(p, c, w, memory, s, watch);
+    },
+    mla: (w, cache, input) => {
+      input(s.x);
+      const norm = { w: w.norm, eps: c.eps };
+      p.project(w.q, 0, { matrix: w.latent, at: latentAt(c) }, norm, s.x, s.inputs);
+      mlaToken(p, gpu, c, w, cache, state.segments, s);
+      p.linear(w.output, s.o, s.x, { add: true });
+    },
+    dense: (w) => dense(p, c, w, s),
+    moe: (w, chosen) => moe(p, gpu, c, w, s, chosen),
+    end: () => {},
+  };
+}
+
 function kda(
   p: Plan,
   c: ModelConfig,
@@ -146,6 +173,7 @@ function kda(
     K: keys,
     V,
     TAPS,
+    BEFORE: c.width,
     F_FIRST: F!.offset,
     G_FIRST: G!.offset,
     EPS: c.eps,
@@ -176,15 +204,7 @@ function dense(p: Plan, c: ModelConfig, w: DenseWeights, s: Scratch): void {
 }
 
 /** `row` is the layer's of `scratch.chosen`. */
-function moe(
-  p: Plan,
-  gpu: Gpu,
-  c: ModelConfig,
-  w: MoeWeights,
-  s: Scratch,
-  row: Tensor,
-  look: Look,
-): void {
+function moe(p: Plan, gpu: Gpu, c: ModelConfig, w: MoeWeights, s: Scratch, row: Tensor): Tensor {
   const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, normalised, width: WIDTH } = c.moe;
   const NORM = normalised ? 1 : 0;
   const ids = gpu.part(row, 'ids', 0, [TOP]);
@@ -221,10 +241,6 @@ function moe(
       { ...(own ? p.lanes(c.width / 8) : p.rowLanes(TOP * WIDTH, c.width)), ...routerConsts },
     );
   });
-  look('scores', own ? gpu.part(row, 'logits', K.CHOSEN.logits, [EXPERTS]) : s.scores);
-  look('bias', w.bias);
-  look('ids', ids);
-  look('routed', weights);
   w.experts.down.parts.forEach((part, i) => {
     const consts = {
       ROWS: c.width,
@@ -245,6 +261,7 @@ function moe(
       p.rowLanes(c.width, TOP * WIDTH),
     );
   });
+  return own ? gpu.part(row, 'logits', K.CHOSEN.logits, [EXPERTS]) : s.scores;
 }
 
 /** norm(x) through runs of matrices, one after another in y; two to a call. */

@@ -18,6 +18,7 @@ import kdaChunkScanSource from '../shaders/kda_chunk_scan.wgsl?raw';
 import kdaChunkScanMatrixSource from '../shaders/kda_chunk_scan_matrix.wgsl?raw';
 import kdaChunkSolveSource from '../shaders/kda_chunk_solve.wgsl?raw';
 import kdaGateSource from '../shaders/kda_gate.wgsl?raw';
+import kdaLayerSource from '../shaders/kda_layer.wgsl?raw';
 import kdaOutSource from '../shaders/kda_out.wgsl?raw';
 import kdaStepSource from '../shaders/kda_step.wgsl?raw';
 import kdaTokenSource from '../shaders/kda_token.wgsl?raw';
@@ -27,6 +28,7 @@ import cacheF16Source from '../shaders/lib/cache_f16.wgsl?raw';
 import cacheF32Source from '../shaders/lib/cache_f32.wgsl?raw';
 import factorF16Source from '../shaders/lib/factor_f16.wgsl?raw';
 import factorF32Source from '../shaders/lib/factor_f32.wgsl?raw';
+import kdaHeadSource from '../shaders/lib/kda_head.wgsl?raw';
 import kdaUnwatchedSource from '../shaders/lib/kda_unwatched.wgsl?raw';
 import kdaWatchedSource from '../shaders/lib/kda_watched.wgsl?raw';
 import latentRowSource from '../shaders/lib/latent_row.wgsl?raw';
@@ -65,6 +67,7 @@ import probeTokenSource from '../shaders/probe_token.wgsl?raw';
 import probeTraceSource from '../shaders/probe_trace.wgsl?raw';
 import projectSource from '../shaders/project.wgsl?raw';
 import routeSource from '../shaders/route.wgsl?raw';
+import settleSource from '../shaders/settle.wgsl?raw';
 import shortConvSource from '../shaders/short_conv.wgsl?raw';
 import streamSource from '../shaders/stream.wgsl?raw';
 import swigluSource from '../shaders/swiglu.wgsl?raw';
@@ -296,16 +299,36 @@ export const kdaChunkScanMatrix = kernel('kda_chunk_scan_matrix', kdaChunkScanMa
 });
 
 /** SUM_LANES of (K + V) / 4 or more, a multiple of V / 4. Links `matrixOf(F)`, `second(matrixOf(G))`, activation, kdaUnwatched or kdaWatched, a sum. */
-export const kdaToken = kernel('kda_token', kdaTokenSource, {
+export const kdaToken = kernel('kda_token', `${kdaHeadSource}\n${kdaTokenSource}`, {
   binds: ['inputs', 'constants', 'tails', 'S', 'y'],
-  consts: ['H', 'K', 'V', 'TAPS', 'F_FIRST', 'G_FIRST', 'EPS'],
+  consts: ['H', 'K', 'V', 'TAPS', 'BEFORE', 'F_FIRST', 'G_FIRST', 'EPS'],
   grid: (c) => [c.H, 1, 1],
 });
+
+/** The same with the projections before and after it. Links residual, and after F and G q | k | v, the low ranks and the output matrix. */
+export const kdaLayer = kernel('kda_layer', `${kdaHeadSource}\n${kdaLayerSource}`, {
+  binds: ['rows', 'constants', 'tails', 'S'],
+  // prettier-ignore
+  consts: ['H', 'K', 'V', 'TAPS', 'BEFORE', 'F_FIRST', 'G_FIRST', 'EPS', 'Q_FIRST', 'LOW_FIRST', 'PART_TO'],
+  grid: (c) => [c.H, 1, 1],
+});
+
+/** Bytes of workgroup memory that kda_layer takes, sums included. */
+export function kdaLayerBytes(c: { D: number; K: number; V: number; RANK: number; lanes: number }) {
+  return 4 * (c.D + 2 * c.K + c.V + 2 * c.RANK + c.K + c.V) + 16 * 3 * c.lanes;
+}
 
 export const kdaOut = kernel('kda_out', kdaOutSource, {
   binds: ['o', 'gate', 'w', 'y'],
   consts: ['H', 'V', 'EPS'],
   grid: (c, tokens) => [c.H, tokens, 1],
+});
+
+/** The residual row with its parts added, where a call reads it as a whole. Links residual, a sum. */
+export const settle = kernel('settle', settleSource, {
+  binds: ['rows'],
+  consts: [],
+  grid: () => [1, 1, 1],
 });
 
 // ------------------------------------------------------------------------------------- latent attention

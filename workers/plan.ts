@@ -5,7 +5,15 @@
 import type { Call, Copy, Gpu, Tensor } from './gpu.ts';
 import type { Kernel, Library } from './link.ts';
 import * as K from './kernels.ts';
-import type { Matrix, MatrixPart } from './weights.ts';
+import type { KdaState, MlaState } from './state.ts';
+import type {
+  DenseWeights,
+  KdaWeights,
+  Matrix,
+  MatrixPart,
+  MlaWeights,
+  MoeWeights,
+} from './weights.ts';
 
 /**
  * decode: one token, and the best after it. draw: one token, and the candidates after it. prefill: a piece of tokens.
@@ -81,6 +89,23 @@ export interface Routing {
 export interface Norm {
   w: Tensor; // [D]
   eps: number;
+}
+
+/** Half layers of one token. `input` is told the residual row as a mixer finds it, before what runs next may change it. */
+export interface Blocks {
+  /** `watch`: where to tell what the token did, and the changes [n, H, 4] of the layer's gates. */
+  kda: (
+    w: KdaWeights,
+    state: KdaState,
+    watch: { row: Tensor; changes: Tensor } | null,
+    input: (x: Tensor) => void,
+  ) => void;
+  mla: (w: MlaWeights, cache: MlaState, input: (x: Tensor) => void) => void;
+  dense: (w: DenseWeights) => void;
+  /** `chosen` is the layer's row of `scratch.chosen`; returns the scores before their sigmoid. */
+  moe: (w: MoeWeights, chosen: Tensor) => Tensor;
+  /** After the last layer: the residual row is whole, in row 0 of `scratch.x`. */
+  end: () => void;
 }
 
 /** How a kernel names what it reads of its first matrix, its second and so on. */

@@ -246,7 +246,7 @@ export interface KdaWeights {
   norm: Tensor; // [D]
   /** q | k | v | forgetA | outGateA | writeStrength in runs of one type: what decode takes at once. */
   inputs: Matrix[];
-  /** conv | dt | a | outNorm: what decode takes at once. */
+  /** norm | conv | dt | a | outNorm: what decode takes at once. */
   constants: Tensor;
   q: Matrix; // [H K, D]
   k: Matrix; // [H K, D]
@@ -270,6 +270,8 @@ export interface MlaWeights {
   q: Matrix; // [H (nope + R), D]
   latent: Matrix; // [L + R, D]
   latentNorm: Tensor; // [L]
+  /** norm | latentNorm: what one token takes at once. */
+  constants: Tensor;
   keyUp: Matrix; // H x [L, nope]: a query's key part -> the latent's terms
   valueUp: Matrix; // H x [V, L]: latent -> value
   output: Matrix; // [D, H V]
@@ -372,7 +374,7 @@ async function loadKda(load: WeightLoader, b: string): Promise<KdaWeights> {
     kind: 'kda',
     norm: await load.vector(`${b}attn_norm.weight`),
     inputs: runs,
-    constants: await load.vector(...constants),
+    constants: await load.vector(`${b}attn_norm.weight`, ...constants),
     q,
     k,
     v,
@@ -396,6 +398,7 @@ async function loadMla(load: WeightLoader, config: ModelConfig, b: string): Prom
     q: await load.matrix(`${b}attn_q.weight`),
     latent: await load.matrix(`${b}attn_kv_a_mqa.weight`),
     latentNorm: await load.vector(`${b}attn_kv_a_norm.weight`),
+    constants: await load.vector(`${b}attn_norm.weight`, `${b}attn_kv_a_norm.weight`),
     ...(await loadLatentUp(load, config, b)),
     output: await load.matrix(`${b}attn_output.weight`),
   };

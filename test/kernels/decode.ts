@@ -3,8 +3,11 @@ import type { Library } from '../../workers/link.ts';
 import {
   activation,
   CHOSEN,
+  fifth,
+  fourth,
   historyWords,
   kdaUnwatched,
+  residual,
   routerGiven,
   second,
   third,
@@ -39,8 +42,8 @@ export const PAIRS: [TensorType, TensorType][] = [
 
 /** What a kernel of several matrices links and binds for them. */
 export function several(...matrices: Matrix[]) {
-  const endings = ['', '_b', '_c'];
-  const libraries = [(l: Library) => l, second, third];
+  const endings = ['', '_b', '_c', '_d', '_e'];
+  const libraries = [(l: Library) => l, second, third, fourth, fifth];
   const inputs = matrices.map((m, i) =>
     Object.entries(m.inputs).map(([name, values]) => [name + endings[i], values]),
   );
@@ -156,71 +159,82 @@ interface Watched {
   held: Float64Array;
 }
 
-/** T calls, each from the tails and the memory that the one before left, against the whole run of the oracle. */
-export async function checkKdaToken(
-  kernel: typeof kernels.kdaToken,
-  c: TokenCase,
-): Promise<number> {
-  const { T, H, K, V, taps, rank, eps } = c;
+/** The tensors of a head's own making, as every layer has them. */
+function headTensors(c: TokenCase) {
+  const { H, K, V, taps, rank } = c;
   const C = H * (2 * K + V);
-  const STRIDE = C + 2 * rank + H; // q | k | v | f, o_g | b
-  const inputs = randomValues(1, T * STRIDE);
-  const [middle, reach] = WRITING[c.beta];
-  inputs.forEach((x, i) => {
-    const at = i % STRIDE;
-    inputs[i] = at < C ? c.size * x : at < C + 2 * rank ? 4 * x : middle + reach * x;
-  });
-  const conv = randomValues(2, C * taps);
-  const dt = randomValues(3, H * K, 2);
-  const a = randomValues(4, H).map((x) => -CLOSING[c.decay] * (0.6 + 0.4 * x));
-  const w = randomValues(5, V);
-  const constants = Float32Array.from([conv, dt, a, w].flatMap((values) => [...values]));
-  const F = randomMatrix(c.F, 6, c.first.F + H * K, rank);
-  const G = randomMatrix(c.G, 7, c.first.G + H * V, rank);
-  const firstTails = randomValues(8, (taps - 1) * C, c.size);
-  const firstMemory = randomValues(9, H * K * V, c.size);
+  return {
+    conv: randomValues(2, C * taps),
+    dt: randomValues(3, H * K, 2),
+    a: randomValues(4, H).map((x) => -CLOSING[c.decay] * (0.6 + 0.4 * x)),
+    w: randomValues(5, V),
+    F: randomMatrix(c.F, 6, c.first.F + H * K, rank),
+    G: randomMatrix(c.G, 7, c.first.G + H * V, rank),
+    tails: randomValues(8, (taps - 1) * C, c.size),
+    memory: randomValues(9, H * K * V, c.size),
+  };
+}
 
-  const weights = several(F, G);
-  const y = new Float32Array(T * H * V);
-  const told: Float32Array[] = []; // of each token
-  const energy: number[] = []; // of each token and head
-  const watch: Pick<Dispatch<string, string>, 'libraries' | 'inputs' | 'outputs'> = c.watched
-    ? {
-        libraries: [c.watched.library, stepLibrary],
-        inputs: { changes: changeTable(c.watched.changes.flat()) },
-        outputs: { watched: watchedWords({ H, K, V }) },
-      }
-    : { libraries: [kdaUnwatched], inputs: {}, outputs: {} };
-  const lanes = { SUM_LANES: c.sum.lanes, ...(c.watched && { CHANGES: c.watched.changes.length }) };
-  let [tails, S] = [firstTails, firstMemory];
+/** What a dispatch of a head links, sets and gives to be looked into, or not. */
+function watching(c: TokenCase): Pick<
+  Dispatch<string, string>,
+  'libraries' | 'inputs' | 'outputs'
+> & {
+  lanes: Record<string, number>;
+} {
+  const { H, K, V, watched, sum } = c;
+  return {
+    libraries: watched ? [watched.library, stepLibrary] : [kdaUnwatched],
+    inputs: watched ? { changes: changeTable(watched.changes.flat()) } : {},
+    outputs: watched ? { watched: watchedWords({ H, K, V }) } : {},
+    lanes: { SUM_LANES: sum.lanes, ...(watched && { CHANGES: watched.changes.length }) },
+  };
+}
+
+/** What T calls left: y of each token, tails and memory of the last, what was told of each. */
+interface TokenRun {
+  y: Float32Array;
+  tails: Float32Array;
+  S: Float32Array;
+  told: Float32Array[];
+  /** |S|^2 after each token, of each head. */
+  energy: number[];
+}
+
+/** One call after another, each from the tails and the memory that the one before left. */
+async function runTokens(
+  c: TokenCase,
+  call: (
+    t: number,
+    state: { tails: Float32Array; S: Float32Array },
+  ) => Promise<Record<string, Float32Array> & { y?: Float32Array }>,
+): Promise<TokenRun> {
+  const { T, H, K, V } = c;
+  const first = headTensors(c);
+  const run: TokenRun = {
+    ...{ y: new Float32Array(0), tails: first.tails, S: first.memory },
+    ...{ told: [], energy: [] },
+  };
   for (let t = 0; t < T; t++) {
-    const out = await dispatch({
-      kernel,
-      libraries: [...weights.libraries, activation, c.sum.library, ...watch.libraries],
-      consts: { H, K, V, TAPS: taps, F_FIRST: c.first.F, G_FIRST: c.first.G, EPS: eps },
-      libraryConsts: { COLS: rank, COLS_b: rank, ...lanes },
-      inputs: {
-        ...weights.inputs,
-        ...watch.inputs,
-        inputs: inputs.subarray(t * STRIDE, (t + 1) * STRIDE),
-        constants,
-        tails,
-        S,
-      },
-      outputs: { y: H * V, ...watch.outputs },
-      tokens: 1,
-      position: t,
-    });
-    y.set(out.y!, t * H * V);
-    [tails, S] = [out.tails!, out.S!];
-    if (c.watched) told.push(out.watched!);
+    const out = await call(t, run);
+    run.y = Float32Array.from([...run.y, ...out.y!]);
+    [run.tails, run.S] = [out.tails!, out.S!];
+    if (c.watched) run.told.push(out.watched!);
     for (let h = 0; h < H; h++) {
-      energy.push(S.subarray(h * K * V, (h + 1) * K * V).reduce((sum, s) => sum + s * s, 0));
+      const head = run.S.subarray(h * K * V, (h + 1) * K * V);
+      run.energy.push(head.reduce((sum, s) => sum + s * s, 0));
     }
   }
+  return run;
+}
 
-  const part = (from: number, width: number) => columns(inputs, STRIDE, from, width);
-  const mixed = shortConv(part(0, C), conv, firstTails, taps);
+/** The whole run of the oracle from projections [T, q | k | v | f, o_g | b]: y [T, H V], and how far a run is from it, y apart. */
+function exactTokens(c: TokenCase, inputs: Reals) {
+  const { H, K, V, taps, rank, eps } = c;
+  const C = H * (2 * K + V);
+  const { conv, dt, a, w, F, G, tails, memory } = headTensors(c);
+  const part = (from: number, width: number) => columns(inputs, C + 2 * rank + H, from, width);
+  const mixed = shortConv(part(0, C), conv, tails, taps);
   const raw = linear(slice(F, rank, c.first.F, H * K), part(C, rank), H * K, rank);
   const outGate = linear(slice(G, rank, c.first.G, H * V), part(C + rank, rank), H * V, rank);
   const factor = (t: number, h: number, of: 'factor' | 'strength') =>
@@ -240,13 +254,169 @@ export async function checkKdaToken(
       (beta, i) => beta * factor(Math.floor(i / H), i % H, 'strength'),
     ),
   };
-  const run = step(c, read, firstMemory);
-  return Math.max(
-    rms(y, outNorm(run.o, w, outGate, eps)),
-    rmsF32(S, run.S),
-    same(tails, mixed.tail),
-    c.watched ? rmsWatched(c, told, { ...read, u: run.u, held: run.held }, energy) : 0,
+  const exact = step(c, read, memory);
+  return {
+    y: outNorm(exact.o, w, outGate, eps),
+    rms: (run: TokenRun, tailsOff: typeof same) =>
+      Math.max(
+        rmsF32(run.S, exact.S),
+        tailsOff(run.tails, mixed.tail),
+        c.watched
+          ? rmsWatched(c, run.told, { ...read, u: exact.u, held: exact.held }, run.energy)
+          : 0,
+      ),
+  };
+}
+
+/** T calls against the whole run of the oracle. */
+export async function checkKdaToken(
+  kernel: typeof kernels.kdaToken,
+  c: TokenCase,
+): Promise<number> {
+  const { T, H, K, V, taps, rank, eps } = c;
+  const C = H * (2 * K + V);
+  const STRIDE = C + 2 * rank + H; // q | k | v | f, o_g | b
+  const inputs = randomValues(1, T * STRIDE);
+  const [middle, reach] = WRITING[c.beta];
+  inputs.forEach((x, i) => {
+    const at = i % STRIDE;
+    inputs[i] = at < C ? c.size * x : at < C + 2 * rank ? 4 * x : middle + reach * x;
+  });
+  const { conv, dt, a, w, F, G } = headTensors(c);
+  const before = randomValues(10, 4);
+  const constants = Float32Array.from([before, conv, dt, a, w].flatMap((values) => [...values]));
+  const weights = several(F, G);
+  const watch = watching(c);
+  const run = await runTokens(c, (t, { tails, S }) =>
+    dispatch({
+      kernel,
+      libraries: [...weights.libraries, activation, c.sum.library, ...watch.libraries],
+      // prettier-ignore
+      consts: { H, K, V, TAPS: taps, BEFORE: before.length, F_FIRST: c.first.F, G_FIRST: c.first.G, EPS: eps },
+      libraryConsts: { COLS: rank, COLS_b: rank, ...watch.lanes },
+      inputs: {
+        ...weights.inputs,
+        ...watch.inputs,
+        inputs: inputs.subarray(t * STRIDE, (t + 1) * STRIDE),
+        ...{ constants, tails, S },
+      },
+      outputs: { y: H * V, ...watch.outputs },
+      tokens: 1,
+      position: t,
+    }),
   );
+  const exact = exactTokens(c, inputs);
+  return Math.max(rms(run.y, exact.y), exact.rms(run, same));
+}
+
+export interface LayerCase extends TokenCase {
+  D: number;
+  /** Parts that are still to be added to x. */
+  parts: number;
+  /** Types of q | k | v, of the low ranks and beta, of the output; rows of others before the first two. */
+  wide: TensorType;
+  low: TensorType;
+  out: TensorType;
+  before: { wide: number; low: number };
+}
+
+/** T calls of the whole layer, each with a residual row of its own. */
+export async function checkKdaLayer(
+  kernel: typeof kernels.kdaLayer,
+  c: LayerCase,
+  residualLibrary: Library = residual,
+): Promise<number> {
+  const { T, H, K, V, D, taps, rank, eps, parts } = c;
+  const C = H * (2 * K + V);
+  const { conv, dt, a, w, F, G } = headTensors(c);
+  const norm = randomValues(11, D);
+  const constants = Float32Array.from([norm, conv, dt, a, w].flatMap((values) => [...values]));
+  const wide = randomMatrix(c.wide, 12, c.before.wide + C, D);
+  const low = randomMatrix(c.low, 13, c.before.low + 2 * rank + H, D);
+  const out = randomMatrix(c.out, 14, D, H * V);
+  const weights = several(F, G, wide, low, out);
+  const watch = watching(c);
+  const FROM = 1;
+  const TO = 0;
+  const PART_FROM = 2;
+  const PART_TO = PART_FROM + parts + 1;
+  const rows = randomValues(15, T * (PART_TO + H + 1) * D, c.size);
+  const each = rows.length / T;
+  const xs = Array.from({ length: T }, (_, t) => {
+    const row = (i: number) => rows.subarray(t * each + i * D, t * each + (i + 1) * D);
+    const x = Float64Array.from(row(FROM));
+    for (let p = 0; p < parts; p++) row(PART_FROM + p).forEach((v, i) => (x[i]! += v));
+    return x;
+  });
+  const left: Float32Array[] = [];
+  const run = await runTokens(c, async (t, { tails, S }) => {
+    const { rows: after, ...others } = await dispatch({
+      kernel,
+      libraries: [
+        ...weights.libraries,
+        ...[activation, c.sum.library, residualLibrary],
+        ...watch.libraries,
+      ],
+      // prettier-ignore
+      consts: {
+        H, K, V, TAPS: taps, BEFORE: D, F_FIRST: c.first.F, G_FIRST: c.first.G, EPS: eps,
+        Q_FIRST: c.before.wide, LOW_FIRST: c.before.low, PART_TO,
+      },
+      libraryConsts: {
+        ...{ COLS: rank, COLS_b: rank, COLS_c: D, COLS_d: D, COLS_e: H * V },
+        ...{ D, FROM, TO, PARTS: parts, PART_FROM, NORM_EPS: eps },
+        ...watch.lanes,
+      },
+      inputs: {
+        ...weights.inputs,
+        ...watch.inputs,
+        rows: rows.subarray(t * each, (t + 1) * each),
+        ...{ constants, tails, S },
+      },
+      outputs: watch.outputs,
+      tokens: 1,
+      position: t,
+    });
+    left.push(after!);
+    return { ...others, y: new Float32Array(0) };
+  });
+  const h = xs.map((x) => rmsNorm(x, norm, eps));
+  const inputs = Float64Array.from(
+    h.flatMap((row) => [
+      ...linear(slice(wide, D, c.before.wide, C), row, C, D),
+      ...linear(slice(low, D, c.before.low, 2 * rank + H), row, 2 * rank + H, D),
+    ]),
+  );
+  const exact = exactTokens(c, inputs);
+  const worst = [exact.rms(run, rms)];
+  left.forEach((after, t) => {
+    const wanted = Float64Array.from(rows.subarray(t * each, (t + 1) * each));
+    wanted.set(xs[t]!, TO * D);
+    for (let head = 0; head < H; head++) {
+      const y = new Float64Array(H * V);
+      const own = (t * H + head) * V;
+      y.set(exact.y.subarray(own, own + V), head * V);
+      wanted.set(linear(out.values, y, D, H * V), (PART_TO + head) * D);
+    }
+    const rowsOff = (from: number, count: number) =>
+      rms(
+        after.subarray(from * D, (from + count) * D),
+        wanted.subarray(from * D, (from + count) * D),
+      );
+    worst.push(
+      rowsOff(TO, 1),
+      rowsOff(FROM, 1 + parts),
+      rowsOff(PART_TO, H),
+      rowsOff(PART_TO + H, 1),
+    );
+    worst.push(
+      same(
+        after.subarray((PART_TO - 1) * D, PART_TO * D),
+        wanted.subarray((PART_TO - 1) * D, PART_TO * D),
+      ),
+    );
+  });
+  return Math.max(...worst);
 }
 
 /** The worst of all that kda_watched tells of each token; `energy` [T, H] is of the memories as they were left. */

@@ -2,6 +2,7 @@
 import {
   expertDown,
   expertSwiglu,
+  kdaLayer,
   kdaToken,
   kdaWatched,
   project,
@@ -10,10 +11,12 @@ import {
 import {
   checkExpertDown,
   checkExpertSwiglu,
+  checkKdaLayer,
   checkKdaToken,
   checkProject,
   type ExpertDownCase,
   type ExpertSwigluCase,
+  type LayerCase,
   type ProjectCase,
   type TokenCase,
 } from '../kernels/decode.ts';
@@ -49,6 +52,12 @@ const projected = (why: string, find: string, replace: string) =>
   mutant(project, why, find, replace, (k) => checkProject(k, rows));
 const head = (why: string, find: string, replace: string, c: TokenCase = token) =>
   mutant(kdaToken, why, find, replace, (k) => checkKdaToken(k, c));
+const layer: LayerCase = {
+  ...{ ...token, T: 1, K: 32, H: 5, sum: { ...TREE_64, lanes: 256 } },
+  ...{ D: 96, parts: 3, wide: 'F32', low: 'Q8_0', out: 'Q4_0', before: { wide: 4, low: 8 } },
+};
+const whole = (why: string, find: string, replace: string) =>
+  mutant(kdaLayer, why, find, replace, (k) => checkKdaLayer(k, layer));
 const changes = [
   [NO_CHANGE, { factor: 0.5, strength: 0.25, from: 2 }, NO_CHANGE],
   [NO_CHANGE, { factor: 3, strength: 1, from: 0 }, { factor: 1, strength: 0, from: 3 }],
@@ -86,7 +95,7 @@ export const decodeMutants: Mutant[] = [
   projected('a slice read from the first row', 'B_FIRST + row', 'row'),
   projected('rows past the last written over what follows', 'at + 4u < rows', 'true'),
 
-  head('newest tap first', 'constants[c * TAPS + j]', 'constants[c * TAPS + TAPS - 2u - j]'),
+  head('newest tap first', 'constant(c * TAPS + j)', 'constant(c * TAPS + TAPS - 2u - j)'),
   head('tails not shifted', 'tails[(j - 1u) * C + c] = x;', ''),
   head('the newest input not kept', 'tails[(TAPS - 2u) * C + c] = last;', ''),
   head('no activation after the convolution', 'return silu(sum);', 'return sum;'),
@@ -101,7 +110,7 @@ export const decodeMutants: Mutant[] = [
   head('softplus left out', 'softplus(', '('),
   head('decay without its exponential', '= exp(g)', '= g'),
   head('one bias for all heads', 'C * TAPS + h * K + r', 'C * TAPS + r'),
-  head('one strength of decay for all heads', 'C * TAPS + H * K + h]', 'C * TAPS + H * K]'),
+  head('one strength of decay for all heads', 'C * TAPS + H * K + h)', 'C * TAPS + H * K)'),
   head('gates of a slice read from the first row', 'F_FIRST + h', 'h'),
   head(
     'the out gate made of the forget gate’s half',
@@ -116,10 +125,25 @@ export const decodeMutants: Mutant[] = [
   head('read before write', 'found + total.z', 'found + 0.0 * total.z'),
   head('surprise against nothing held', ' - held)', ')'),
   head('a write as strong for every head', '2u * RANK + h]', '2u * RANK]'),
-  head('a write strength past its sigmoid', 'apply(sigmoid(inputs', 'apply((inputs'),
+  head('a write strength past its sigmoid', 'apply(sigmoid(strength', 'apply((strength'),
   head('eps outside the root of the norm', '/ f32(V) + EPS)', '/ f32(V)) * (1.0 - EPS)', short),
   head('the norm over all lanes’ copies', 'select(0.0, dot(o, o), part == 0u)', 'dot(o, o)'),
   head('one norm weight for all columns', 'H * K + H + 4u * columns', 'H * K + H'),
+
+  whole('low ranks of a row that has no norm', 'scale * sums[SUM_LANES', 'sums[SUM_LANES'),
+  whole('projections of a row that has no norm', 'scale * sums[i *', 'sums[i *'),
+  whole(
+    'the first head’s projections for all',
+    'channel(4u * wide_four, h)',
+    'channel(4u * wide_four, 0u)',
+  ),
+  whole('another head’s write strength', 'sum[h & 3u]', 'sum[0]'),
+  whole('write strengths of the first four heads', '2u * RANK + (h & ~3u)', '2u * RANK'),
+  whole('blocks past the last counted', 'select(0.0, 1.0, b == at) * four_c', 'four_c'),
+  whole('low ranks read from the first row', 'LOW_FIRST + select', 'select'),
+  whole('queries read from the first row', 'Q_FIRST + channel', 'channel'),
+  whole('the first head’s columns of the output', 'h * (V / BLOCK_e) + b', 'b'),
+  whole('parts over one another', '(PART_TO + h)', 'PART_TO'),
 
   told('a change from the beginning on', 'step.position >= change.z', 'true'),
   told('a change a token late', '>= change.z', '> change.z'),

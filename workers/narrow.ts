@@ -1,0 +1,197 @@
+/**
+ * One token through a model of few small heads and experts: half a layer is one call of few workgroups, each of which adds up the
+ * residual row for itself from what the call before left beside it (shaders/lib/residual.wgsl). Such a model is not bound by
+ * what a GPU can read, but by what lies between two calls.
+ */
+import type { ModelConfig } from './config.ts';
+import { attendOne, numbersOf } from './attention.ts';
+import { FLOOR, type Gpu, PART_ELEMENTS } from './gpu.ts';
+import * as K from './kernels.ts';
+import type { Blocks, Plan } from './plan.ts';
+import { latentAt, type Scratch } from './scratch.ts';
+import type { State } from './state.ts';
+import type { KdaWeights, Matrix, MlaWeights, ModelWeights, MoeWeights } from './weights.ts';
+
+/** Lanes of every workgroup. */
+const LANES = { SUM_LANES: 256 };
+
+/** Where parts begin in `scratch.x`, whose first two rows hold the residual row in turn: a mixer's, of each head one. */
+const MIXER_PARTS = 2;
+
+/** And those of the experts, after them. */
+function expertParts({ heads }: ModelConfig): number {
+  return MIXER_PARTS + heads;
+}
+
+/** Hidden units that one workgroup of moe_layer has. */
+function expertUnits({ moe }: ModelConfig): number {
+  const fits = (units: number) => moe.width % units === 0 && moe.sharedWidth % units === 0;
+  return [64, 32].find(fits) ?? 0;
+}
+
+function expertSlices(c: ModelConfig): number {
+  return (c.moe.expertsUsed * c.moe.width + c.moe.sharedWidth) / expertUnits(c);
+}
+
+/** A matrix in one buffer: with five of them a kernel's other bindings are as many as any device has. */
+function single({ parts }: Matrix): boolean {
+  return parts.length === 1 && parts[0]!.scales === null;
+}
+
+function fromFirstRow(matrix: Matrix): boolean {
+  return single(matrix) && matrix.parts[0]!.offset === 0;
+}
+
+/** Do the matrices lie one after another in one buffer? */
+function adjoin(...matrices: Matrix[]): boolean {
+  return matrices.every(({ parts: [part] }, i) => {
+    const before = matrices[i - 1]?.parts[0];
+    return (
+      !before || (part!.codes === before.codes && part!.offset === before.offset + before.rows)
+    );
+  });
+}
+
+/** Can a token of this model go this way? What must hold besides is what decodesInFewCalls says. */
+export function isNarrow(c: ModelConfig, weights: ModelWeights, scratch: Scratch): boolean {
+  const D = c.width;
+  const { keys, values } = c.kda;
+  const lanes = LANES.SUM_LANES;
+  const kdaFits = ({ forgetB, outGateB, output, ...w }: KdaWeights) =>
+    [w.q, w.k, w.v, w.forgetA, w.outGateA, w.writeStrength, forgetB, outGateB].every(single) &&
+    fromFirstRow(output) &&
+    adjoin(w.q, w.k, w.v) &&
+    adjoin(w.forgetA, w.outGateA, w.writeStrength) &&
+    values % K.blockSpan(output.type) === 0 &&
+    (2 * keys + values) / 4 <= lanes &&
+    forgetB.cols / 2 + 1 <= lanes &&
+    K.kdaLayerBytes({ D, K: keys, V: values, RANK: forgetB.cols, lanes }) <= FLOOR.workgroupBytes;
+  const mlaFits = (w: MlaWeights) =>
+    [w.q, w.latent, w.keyUp, w.valueUp, w.output].every(fromFirstRow) &&
+    c.mla.values % K.blockSpan(w.output.type) === 0;
+  const units = expertUnits(c);
+  const EXPERTS = c.moe.experts;
+  const moeFits = ({ experts, shared, sharedInputs }: MoeWeights) =>
+    [experts.gate, experts.up, experts.down, shared.down, ...sharedInputs].every(fromFirstRow) &&
+    EXPERTS <= K.FEW_EXPERTS &&
+    units > 0 &&
+    Math.max(K.blockSpan(experts.down.type), K.blockSpan(shared.down.type)) === 32 &&
+    K.moeLayerBytes({ D, EXPERTS, units, lanes }) <= FLOOR.workgroupBytes &&
+    expertParts(c) + expertSlices(c) <= scratch.x.shape[0]!;
+  return (
+    D % PART_ELEMENTS === 0 &&
+    weights.layers.every(
+      ({ mixer, ffn }) =>
+        (mixer.kind === 'kda' ? kdaFits(mixer) : mlaFits(mixer)) &&
+        (ffn.kind === 'dense' || moeFits(ffn)),
+    )
+  );
+}
+
+/** The halves of layers in few workgroups. `dense`, which reads the residual row as a whole, is the other way's. */
+export function narrowBlocks(
+  p: Plan,
+  gpu: Gpu,
+  c: ModelConfig,
+  state: State,
+  s: Scratch,
+  dense: Blocks['dense'],
+): Blocks {
+  const { heads: H } = c;
+  let parts = { PARTS: 0, PART_FROM: 0 };
+  /** What residual is to read and write: mixers take row 0 to row 1, experts row 1 to row 0. */
+  const residual = (FROM: number, TO: number) => ({
+    ...{ D: c.width, FROM, TO, NORM_EPS: c.eps },
+    ...parts,
+  });
+  const mixed = gpu.part(s.x, 'residual row of one token', c.width, [1, c.width]);
+  const settle = (FROM: number) => {
+    const consts = residual(FROM, 0);
+    p.run(K.settle, {}, { rows: s.x }, [K.residual, p.sum], { ...consts, ...LANES });
+    parts = { PARTS: 0, PART_FROM: 0 };
+  };
+  return {
+    kda: (w, { memory: S, tails }, watch, input) => {
+      const consts = {
+        ...{ H, K: c.kda.keys, V: c.kda.values, TAPS: c.kda.taps, BEFORE: c.width, EPS: c.eps },
+        ...{ F_FIRST: w.forgetB.parts[0]!.offset, G_FIRST: w.outGateB.parts[0]!.offset },
+        ...{ Q_FIRST: w.q.parts[0]!.offset, LOW_FIRST: w.forgetA.parts[0]!.offset },
+        PART_TO: MIXER_PARTS,
+      };
+      const visited = watch && { watched: watch.row, changes: watch.changes };
+      p.runMatrices(
+        K.kdaLayer,
+        consts,
+        { rows: s.x, constants: w.constants, tails, S, ...visited },
+        [w.forgetB, w.outGateB, w.q, w.forgetA, w.output].map(whole),
+        [
+          ...[K.activation, p.sum, K.residual],
+          ...(watch ? [K.kdaWatched, K.step] : [K.kdaUnwatched]),
+        ],
+        {
+          ...residual(0, 1),
+          ...(watch ? { ...LANES, CHANGES: watch.changes.shape[0]! } : LANES),
+        },
+      );
+      parts = { PARTS: H, PART_FROM: MIXER_PARTS };
+      input(mixed);
+    },
+    mla: (w, cache, input) => {
+      const { latent: LATENT, sharedKey: SHARED, values: VALUES } = c.mla;
+      const { first: FIRST, rows: SEGMENT } = state.segments[0]!;
+      const LATENT_AT = latentAt(c);
+      const consts = { HEADS: H, LATENT, SHARED, LATENT_AT, EPS: c.eps, FIRST, SEGMENT };
+      p.runMatrices(
+        K.mlaQuery,
+        consts,
+        {
+          ...{ rows: s.x, constants: w.constants, inputs: s.inputs, qa: s.latentQuery },
+          cache: cache.segments[0]!,
+        },
+        [w.q, w.latent, w.keyUp].map(whole),
+        [K.residual, K.shares, K.latentRow, numbersOf(cache), K.step, p.sum],
+        { ...residual(0, 1), ...LANES },
+      );
+      const SLICES = attendOne(p, gpu, c, w, cache, state.segments, s);
+      p.runMatrices(
+        K.mlaOut,
+        { HEADS: H, VALUES, SLICES, D: c.width, PART_TO: MIXER_PARTS },
+        { stats: s.stats, parts: s.parts, o: s.o, rows: s.x },
+        [w.valueUp, w.output].map(whole),
+        [K.slices, K.shares, p.sum],
+        LANES,
+      );
+      parts = { PARTS: H, PART_FROM: MIXER_PARTS };
+      input(mixed);
+    },
+    dense: (w) => {
+      settle(1);
+      dense(w);
+    },
+    moe: (w, chosen) => {
+      const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, normalised } = c.moe;
+      const SLICES = expertSlices(c);
+      const PART_TO = expertParts(c);
+      p.runMatrices(
+        K.moeLayer,
+        { SLICES, PART_TO },
+        { rows: s.x, constants: w.constants, chosen },
+        [w.experts.gate, w.experts.up, w.sharedInputs[0]!, w.experts.down, w.shared.down].map(
+          whole,
+        ),
+        [K.activation, K.residual, K.routerEarly, p.sum],
+        { ...residual(1, 0), EXPERTS, TOP, SCALE, NORM: normalised ? 1 : 0, ...LANES },
+      );
+      parts = { PARTS: SLICES, PART_FROM: PART_TO };
+      return gpu.part(chosen, 'logits', K.CHOSEN.logits, [EXPERTS]);
+    },
+    end: () => {
+      if (parts.PARTS > 0) settle(0);
+    },
+  };
+}
+
+/** All of a matrix that has one part. */
+function whole(matrix: Matrix): { matrix: Matrix; part: Matrix['parts'][number] } {
+  return { matrix, part: matrix.parts[0]! };
+}
