@@ -430,8 +430,9 @@ export class Memory {
   }
 
   #keepRecall(frame: RecallFrame): void {
-    this.#recalls.set(recallKey(frame.layer, frame.head, frame.position), frame);
-    this.#recallsHeld += frame.recall.length;
+    const place = recallKey(frame.layer, frame.head, frame.position);
+    this.#recallsHeld += frame.recall.length - (this.#recalls.get(place)?.recall.length ?? 0);
+    this.#recalls.set(place, frame);
     for (const [key, oldest] of this.#recalls) {
       if (this.#recallsHeld <= keptRecalls) break;
       this.#recalls.delete(key);

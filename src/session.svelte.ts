@@ -136,6 +136,7 @@ export class Session {
   #client: Speaker;
   #loading: Promise<void> | null = null;
   #answering: Promise<void> = Promise.resolve();
+  #forgetting: Promise<void> | null = null;
   /** Tokens of the answer under way that are not yet in `writing`. */
   #arrived: Piece[] = [];
   #ids: number[] = [];
@@ -408,7 +409,7 @@ export class Session {
     await this.stop();
     if (this.conversation.nodes.size > 0) this.previous = this.conversation;
     this.conversation = emptyConversation;
-    await this.#forget();
+    await (this.#forgetting = this.#forget().finally(() => (this.#forgetting = null)));
   }
 
   /** Take back the last `startOver`. */
@@ -542,7 +543,8 @@ export class Session {
       stopping: false,
     };
     if (target.kind === 'paper') this.paperFailure = null;
-    if (this.status.kind === 'ready') this.#answering = this.#answer();
+    if (this.status.kind === 'ready')
+      this.#answering = this.#forgetting?.then(() => this.#answer()) ?? this.#answer();
     else void this.load();
   }
 
@@ -685,11 +687,9 @@ export class Session {
   async #forget(): Promise<void> {
     if (this.status.kind !== 'ready') return;
     this.last = null;
-    try {
-      await this.#client.reset();
-    } catch (thrown) {
+    await this.#client.reset().catch((thrown: unknown) => {
       this.status = { kind: 'failed', failure: toFailure(thrown) };
-    }
+    });
   }
 }
 

@@ -100,7 +100,12 @@ try {
     const due = ((samples.length + 1) * wanted) / (10 * samplesPerTenth);
     while (tokens < due) {
       const draw = drawing(Number(options.seed) + conversations++);
-      tokens += draw(0, 9) === 0 ? await byHand(draw) : await page.evaluate(follow, drawPlan(draw));
+      // What the page keeps for going back and forth in a text is full when the warm-up ends.
+      const warm = samples.length >= samplesPerTenth;
+      tokens +=
+        draw(0, warm ? 9 : 1) === 0
+          ? await byHand(draw)
+          : await page.evaluate(follow, drawPlan(draw));
     }
     samples.push(await sample());
     console.log(line(samples.at(-1)!));

@@ -320,6 +320,22 @@ describe('answering', () => {
     expect(texts()).toEqual(['a', 'A']);
     expect(session.previous).toBeNull();
   });
+
+  test('what is sent while the last conversation is being forgotten waits for that', async () => {
+    await exchange('a', 'A');
+    let forgotten = () => {};
+    client().reset = () => new Promise((resolve) => (forgotten = resolve));
+    const over = session.startOver();
+    await expect.poll(texts).toEqual([]);
+    void session.send('b');
+    expect(client().generations).toHaveLength(1);
+    forgotten();
+    await over;
+    await expect.poll(() => client().generations).toHaveLength(2);
+    generation().write('B');
+    generation().end();
+    await expect.poll(texts).toEqual(['b', 'B']);
+  });
 });
 
 describe('failing', () => {
