@@ -70,9 +70,9 @@ export const PART_ELEMENTS = 64;
 /** How long the news of a loss may take after the first failure that it causes. */
 const LOSS_NEWS_MS = 250;
 
-/** Staging buffers kept for readbacks, and the largest that is kept: one token's logits fit. */
+/** Staging buffers kept for readbacks, all of one size, so that what is kept does not grow: one token's logits fit. */
 const READBACKS = 4;
-const READBACK_BYTES = 1024 * 1024;
+const READBACK_BYTES = 256 * 1024;
 /** Bytes handed over at a time: Chromium's GPU process holds each writing whole beside the buffer it goes to. */
 const WRITE_BYTES = 1024 * 1024;
 
@@ -507,22 +507,21 @@ export class Gpu {
     }
     const copy = staging.getMappedRange(0, bytes).slice(0);
     staging.unmap();
-    if (this.#readbacks.length < READBACKS && staging.size <= READBACK_BYTES)
+    if (this.#readbacks.length < READBACKS && staging.size === READBACK_BYTES)
       this.#readbacks.push(staging);
     else staging.destroy();
     await this.#allocated();
     return copy;
   }
 
-  /** A kept staging buffer that is large enough and free, so that readbacks of tokens in flight allocate nothing. */
+  /** A staging buffer that is large enough, a kept one if there is one: readbacks of tokens in flight allocate nothing. */
   #takeReadback(bytes: number): { staging: GPUBuffer; refused: Promise<GPUError | null> } {
-    const kept = this.#readbacks.findIndex((staging) => staging.size >= bytes);
-    if (kept >= 0)
-      return { staging: this.#readbacks.splice(kept, 1)[0]!, refused: Promise.resolve(null) };
+    const kept = bytes <= READBACK_BYTES ? this.#readbacks.pop() : undefined;
+    if (kept) return { staging: kept, refused: Promise.resolve(null) };
     this.#device.pushErrorScope('out-of-memory');
     const staging = this.#device.createBuffer({
       label: 'readback',
-      size: Math.max(64 * 1024, bytes),
+      size: Math.max(READBACK_BYTES, bytes),
       usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
     });
     const refused = this.#device.popErrorScope().catch(() => null); // a loss is told by what comes next

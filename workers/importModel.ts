@@ -192,11 +192,14 @@ async function slabRows(
   return slab.change === 'minusExp' ? numbers.map((value) => -Math.exp(value)) : numbers;
 }
 
-/** The largest magnitude a type can store; scales of blocks are f16. */
+/** The largest f16 below 64: the largest scale of a block that loads (quant.ts). */
+const LARGEST_SCALE = 63.96875;
+
+/** The largest magnitude that a type can store and that loads. */
 const LARGEST: Partial<Record<TensorType, number>> = {
   F16: 65504,
-  Q8_0: 127 * 65504,
-  Q4_0: 8 * 65504,
+  Q8_0: 127 * LARGEST_SCALE,
+  Q4_0: 8 * LARGEST_SCALE,
 };
 
 function checkNumbers(name: string, slab: Slab, type: TensorType, numbers: Float32Array): void {

@@ -13,6 +13,8 @@ import { openGguf } from '../../workers/gguf.ts';
 import { createTokenizer } from '../../workers/tokenizer.ts';
 import { fixture } from '../reference/golden.ts';
 import { emptyState, forward, greedy, openModel } from '../reference/model.ts';
+import { random } from '../reference/random.ts';
+import { below, mutateValue } from '../workers/mutate.ts';
 import { faultsOf, openBrowser, openBrowserWithoutGpu } from './browser.ts';
 import { builtFolder } from './build.ts';
 import { modelFiles, openSite, type Site } from './site.ts';
@@ -491,6 +493,73 @@ describe('a hostile page around', () => {
     }
     expect([...hosts]).toEqual([]);
     expect(faults).toEqual([]);
+  });
+});
+
+describe('a page around that says 10,000 damaged things', () => {
+  const requests = [
+    { id: 1, call: 'load' },
+    { id: 2, call: 'generate', prompt: 'Who?', begin: true, draw: { seed: 1, stop: ['a'] } },
+    { id: 3, call: 'stop' },
+    { id: 4, call: 'snapshot' },
+    { id: 5, call: 'restore', snapshot: { format: 'palimpsest-snapshot', turns: [] } },
+    { id: 6, call: 'look', look: { view: 'gates', head: 2 } },
+    { id: 7, call: 'theme', theme: 'dark' },
+  ];
+
+  test('to frames of its own making, through their windows and their lines: they stand, fetch nothing, and leave nothing behind', async () => {
+    await open(byHand('about:blank'));
+    const next = random(12);
+    const devtools = await context.newCDPSession(page);
+    /** Of the article and the frame in it, which are one process here or two; bytes after a collection. */
+    const heapBytes = async () => {
+      await devtools.send('HeapProfiler.collectGarbage');
+      return (await devtools.send('Runtime.getHeapUsage')).usedSize;
+    };
+    let settledBytes = 0;
+    for (let round = 0; round < 20; round++) {
+      const own = round.toString(16).padStart(32, 'a');
+      const wishes = fragment({ parent: articles.otherOrigin, key: own });
+      await page.evaluate((address) => {
+        const lines = window as unknown as { ports: MessagePort[]; heard: unknown[] };
+        for (const port of lines.ports.splice(0)) port.close();
+        lines.heard.length = 0;
+        const fresh = document.createElement('iframe');
+        fresh.src = address;
+        document.querySelector('iframe')!.replaceWith(fresh);
+      }, `${widgets.origin}/embed.html${wishes}`);
+      await expect.poll(heard).toHaveLength(1);
+      const inside = page.frames().find((one) => one.url().includes('embed.html'))!;
+      const damaged = Array.from({ length: 500 }, () =>
+        JSON.stringify(mutateValue(next, requests[below(next, requests.length)]!)),
+      );
+      await page.evaluate((texts) => {
+        const [line] = (window as unknown as { ports: MessagePort[] }).ports;
+        const poisons: ((m: object) => unknown)[] = [
+          (m) =>
+            Object.defineProperty({ ...m }, '__proto__', {
+              value: { polluted: true },
+              enumerable: true,
+            }),
+          (m) => ({ ...m, evil: new Uint8Array(64) }),
+          (m) => new Map(Object.entries(m)),
+          (m) => ({ ...m, draw: { stop: new Set(['a']) }, look: new Date(0) }),
+          (m) => m,
+        ];
+        texts.forEach((text, i) => {
+          const message = poisons[i % poisons.length]!(JSON.parse(text ?? 'null') ?? {});
+          if (i % 2 === 0) line!.postMessage(message);
+          else frames[0]!.postMessage(message, '*');
+        });
+      }, damaged);
+      await inside.getByText(/The page around is not heard any more/).waitFor();
+      expect(await inside.evaluate(() => 'polluted' in {})).toBe(false);
+      expect(await inside.getByRole('textbox').inputValue()).toBe('');
+      if (round === 4) settledBytes = await heapBytes();
+    }
+    expect(weightsAsked()).toEqual([]);
+    expect(faults).toEqual([]);
+    expect(await heapBytes()).toBeLessThan(1.1 * settledBytes);
   });
 });
 

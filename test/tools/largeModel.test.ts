@@ -70,7 +70,8 @@ test('a small shape, measured', async () => {
   const four =
     vocabulary * D + attention + unfolded + 2 * recurrence + 3 * D * denseWidth + 2 * chosen;
   const filled = 2 * 2 * H * low; // a row of 32 columns has one scale, filled up to a pair
-  const constants = D + channels * kda.taps + H * (kda.keys + 1) + kda.values;
+  // A layer's norm is read by its projections, and lies before what a head reads.
+  const constants = 2 * D + channels * kda.taps + H * (kda.keys + 1) + kda.values;
   // A layer's norm is read by its router and by its experts.
   const router = 2 * D + D * moe.experts + moe.experts;
   const whole = D + 2 * constants + D + mla.latent + D + 2 * router;
