@@ -132,15 +132,22 @@ export class Seats {
       });
   }
 
-  /** Make a seat's branch the present one, in place of another seat's. */
+  #owned(branch: number): boolean {
+    return [...this.#seats].some((seat) => seat.branches.has(branch));
+  }
+
+  /** Make a seat's branch the present one, in place of another seat's. An empty one that someone left goes. */
   async #seatOn(seat: Seat): Promise<void> {
     const before = this.#sitting;
     if (before === seat && seat.present !== null) return;
     const { memory } = this.#engine;
     this.#sitting = null;
     if (before?.watching && before !== seat) await memory.watch(null, () => {});
-    if (seat.present !== null) await memory.select(seat.present);
-    else {
+    if (seat.present !== null) {
+      await memory.select(seat.present);
+      const left = (await memory.branches()).filter(({ id }) => !this.#owned(id));
+      await memory.dropBranches(left.map(({ id }) => id));
+    } else {
       const { id } = await memory.beginBranch();
       // An empty branch that someone left is anybody's.
       for (const other of this.#seats) other.give(id);

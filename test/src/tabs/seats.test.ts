@@ -64,6 +64,9 @@ test('conversations take turns, each goes on from its own memory, and those who 
 
   await one.reset();
   expect(engine.branches().filter(({ ids }) => ids.length > 0)).toHaveLength(1);
+  // The empty branch that it left goes with the next turn of another.
+  await say('two', [...other, ...second.ids, ...fourth.ids], 1);
+  expect(engine.branches()).toHaveLength(1);
   await two.rise();
   expect(seats.count).toBe(1);
   expect(engine.branches().flatMap(({ ids }) => ids)).toEqual([]);
