@@ -25,6 +25,7 @@ import {
 } from '../../workers/protocol.ts';
 import { Desk, type DeskApi } from './desk.ts';
 import { Seats, type Conversing, type Seat, type Shareable } from './seats.ts';
+import { aborted, unless } from './unless.ts';
 
 /** An engine with all that a page asks of it: as src/client.ts starts one, and as several tabs have one together. */
 export interface WholeEngine extends Shareable {
@@ -74,8 +75,8 @@ export const engineLock = 'palimpsest-engine';
 /** An engine within reach, of this tab or another one. */
 interface There {
   engine: Conversing;
-  /** Resolves when it is out of reach for good. */
-  gone: Promise<void>;
+  /** Aborted when it is out of reach for good. */
+  gone: AbortSignal;
   leave: () => void;
   /** It is this tab's own. */
   here: boolean;
@@ -105,9 +106,8 @@ class Joint implements WholeEngine {
   readonly #joining: Joining;
   readonly #around: Surroundings;
   readonly #own: WholeEngine;
+  /** Aborted with the reason when this client is destroyed. */
   readonly #ended = new AbortController();
-  /** Rejects with the reason when this client is destroyed. */
-  readonly #end = promised<never>();
   readonly #lost = promised<string>();
   #there = promised<There>();
   #present: There | null = null;
@@ -131,7 +131,7 @@ class Joint implements WholeEngine {
     this.#joining = joining;
     this.#around = surroundings;
     this.#own = surroundings.start();
-    for (const { promise } of [this.#end, this.#there]) promise.catch(() => {});
+    this.#there.promise.catch(() => {});
     this.memory = this.#memoryOf();
     const own = this.#own.bookmark;
     this.bookmark = {
@@ -166,7 +166,7 @@ class Joint implements WholeEngine {
   }
 
   lost(): Promise<string> {
-    return Promise.race([this.#lost.promise, this.#end.promise]);
+    return unless([this.#ended.signal], this.#lost.promise);
   }
 
   /** Fails: as EngineApi.load, and EngineTaken. */
@@ -208,7 +208,6 @@ class Joint implements WholeEngine {
 
   destroy(reason: Error): void {
     this.#ended.abort(reason);
-    this.#end.reject(reason);
     this.#stopServing();
     this.#own.destroy(reason);
     this.#broker?.close();
@@ -357,7 +356,7 @@ class Joint implements WholeEngine {
     );
     void join();
     try {
-      return await Promise.race([first.promise, this.#end.promise]);
+      return await unless([this.#ended.signal], first.promise);
     } catch (thrown) {
       over = true;
       queue.abort();
@@ -380,11 +379,11 @@ class Joint implements WholeEngine {
 
   /** An engine is within reach. */
   async #arrive(engine: Conversing, here: boolean): Promise<void> {
-    const left = promised<void>();
+    const left = new AbortController();
     const there: There = {
       engine,
-      gone: left.promise,
-      leave: left.resolve,
+      gone: left.signal,
+      leave: () => left.abort(moved),
       here,
       base: this.#arrivals++ * baseStep,
       blank: this.#said.length > 0,
@@ -416,16 +415,15 @@ class Joint implements WholeEngine {
   /** Ask whatever engine is within reach, and the next one where it goes away meanwhile. */
   async #ask<T>(work: (there: There) => Promise<T>): Promise<T> {
     for (;;) {
-      const there = await Promise.race([this.#there.promise, this.#end.promise]);
-      const gone = there.gone.then(() => Promise.reject<never>(moved));
-      gone.catch(() => {});
+      const end = this.#ended.signal;
+      const there = await unless([end], this.#there.promise);
       try {
-        return await Promise.race([work(there), gone, this.#end.promise]);
+        return await unless([there.gone, end], work(there));
       } catch (thrown) {
         // An engine that lost its GPU for good is let go by its tab.
         const lostThere = (thrown as Error).name === 'DeviceLost' && !there.here;
         if (thrown !== moved && !lostThere) throw thrown;
-        await Promise.race([there.gone, this.#end.promise]);
+        await unless([end], aborted(there.gone));
       }
     }
   }
