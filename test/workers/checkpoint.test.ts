@@ -209,8 +209,11 @@ describe('numbers that cannot be stored are named', () => {
     ['Q4_0', -Infinity, /holds -Infinity/],
     ['F16', 65_504, null],
     ['F16', 70_000, /holds 70000, which blk\.1\.attn_q\.weight as F16 cannot\. Choose F32 or BF16/],
-    ['Q4_0', 600_000, /holds 600000/],
-    ['Q8_0', 600_000, null],
+    // The largest scales that load are just below 64.
+    ['Q4_0', 511, null],
+    ['Q4_0', 512, /holds 512/],
+    ['Q8_0', 8_124, null],
+    ['Q8_0', 8_125, /holds 8125/],
     ['BF16', 600_000, null],
   ];
   test.each(odd)('%s with %d', async (encoding, value, message) => {
