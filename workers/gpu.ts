@@ -49,6 +49,15 @@ export interface Copy {
   readonly perToken: number;
 }
 
+/** Recorded work that ends with a copy to where it can be read. */
+export interface Reading {
+  readonly commands: GPUCommandBuffer;
+  readonly staging: GPUBuffer;
+  readonly bytes: number;
+  /** Whether the staging buffer was refused. */
+  readonly refused: Promise<GPUError | null>;
+}
+
 /** A part of a tensor: `count` elements from `element` on. */
 export interface Stretch {
   readonly tensor: Tensor;
@@ -439,22 +448,27 @@ export class Gpu {
   /** Record calls and copies, in order, into one command buffer; submit it with `submit`. A buffer can be submitted once. */
   record(calls: readonly (Call | Copy)[], tokens: number): GPUCommandBuffer {
     const encoder = this.#device.createCommandEncoder();
-    let pass: GPUComputePassEncoder | null = null;
-    for (const call of calls) {
-      if ('program' in call) {
-        pass ??= encoder.beginComputePass();
-        dispatchCall(pass, call, tokens);
-      } else {
-        pass?.end();
-        pass = null;
-        const { from, to, toElement, perToken } = call;
-        const bytes = 4 * perToken * tokens;
-        const at = to.offset + 4 * toElement;
-        encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, at, bytes);
-      }
-    }
-    pass?.end();
+    recordCalls(encoder, calls, tokens);
     return encoder.finish();
+  }
+
+  /** The same, and what they leave in some stretches is read back, one after another: `submitReading`, or `dropReading`. */
+  recordReading(
+    calls: readonly (Call | Copy)[],
+    tokens: number,
+    stretches: readonly Stretch[],
+  ): Reading {
+    const bytes = stretches.reduce((sum, { count }) => sum + 4 * count, 0);
+    const { staging, refused } = this.#takeReadback(bytes);
+    const encoder = this.#device.createCommandEncoder();
+    recordCalls(encoder, calls, tokens);
+    let at = 0;
+    for (const { tensor, element, count } of stretches) {
+      const from = tensor.offset + 4 * element;
+      encoder.copyBufferToBuffer(tensor.buffer, from, staging, at, 4 * count);
+      at += 4 * count;
+    }
+    return { commands: encoder.finish(), staging, bytes, refused };
   }
 
   /** Hand recorded work to the GPU. Fails: DeviceLost. */
@@ -486,18 +500,13 @@ export class Gpu {
   }
 
   /** Read stretches back, one after another, all as they are after the work submitted so far. Fails: DeviceLost, OutOfMemory. */
-  async readTogether(stretches: readonly Stretch[]): Promise<ArrayBuffer> {
-    this.#alive();
-    const bytes = stretches.reduce((sum, { count }) => sum + 4 * count, 0);
-    const { staging, refused } = this.#takeReadback(bytes);
-    const encoder = this.#device.createCommandEncoder();
-    let at = 0;
-    for (const { tensor, element, count } of stretches) {
-      const from = tensor.offset + 4 * element;
-      encoder.copyBufferToBuffer(tensor.buffer, from, staging, at, 4 * count);
-      at += 4 * count;
-    }
-    this.#device.queue.submit([encoder.finish()]);
+  readTogether(stretches: readonly Stretch[]): Promise<ArrayBuffer> {
+    return this.submitReading(this.recordReading([], 0, stretches));
+  }
+
+  /** Hand recorded work to the GPU; what it leaves, once it is done. Fails: DeviceLost, OutOfMemory. */
+  async submitReading({ commands, staging, bytes, refused }: Reading): Promise<ArrayBuffer> {
+    this.submit(commands);
     try {
       await staging.mapAsync(GPUMapMode.READ, 0, bytes);
     } catch (error) {
@@ -507,11 +516,20 @@ export class Gpu {
     }
     const copy = staging.getMappedRange(0, bytes).slice(0);
     staging.unmap();
+    this.#keepReadback(staging);
+    await this.#allocated();
+    return copy;
+  }
+
+  /** Recorded work that will not be submitted. */
+  dropReading({ staging }: Reading): void {
+    this.#keepReadback(staging);
+  }
+
+  #keepReadback(staging: GPUBuffer): void {
     if (this.#readbacks.length < READBACKS && staging.size === READBACK_BYTES)
       this.#readbacks.push(staging);
     else staging.destroy();
-    await this.#allocated();
-    return copy;
   }
 
   /** A staging buffer that is large enough, a kept one if there is one: readbacks of tokens in flight allocate nothing. */
@@ -631,6 +649,28 @@ interface MatrixConfig {
   M: number;
   N: number;
   K: number;
+}
+
+function recordCalls(
+  encoder: GPUCommandEncoder,
+  calls: readonly (Call | Copy)[],
+  tokens: number,
+): void {
+  let pass: GPUComputePassEncoder | null = null;
+  for (const call of calls) {
+    if ('program' in call) {
+      pass ??= encoder.beginComputePass();
+      dispatchCall(pass, call, tokens);
+    } else {
+      pass?.end();
+      pass = null;
+      const { from, to, toElement, perToken } = call;
+      const bytes = 4 * perToken * tokens;
+      const at = to.offset + 4 * toElement;
+      encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, at, bytes);
+    }
+  }
+  pass?.end();
 }
 
 function dispatchCall(pass: GPUComputePassEncoder, { program, group }: Call, tokens: number): void {

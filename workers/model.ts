@@ -9,7 +9,7 @@ import { kdaChunks } from './chunks.ts';
 import type { ModelConfig } from './config.ts';
 import { decodesInFewCalls, oneToken } from './decode.ts';
 import type { GgufFile } from './gguf.ts';
-import { type Call, type Gpu, megabytes, type Tensor } from './gpu.ts';
+import { type Call, type Gpu, megabytes, type Reading, type Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import { type Phase, Plan, type Site, TILE, type Tuning, type Visitors } from './plan.ts';
 import { type LoadProgress, PalimpsestError, type Sampling } from './protocol.ts';
@@ -39,6 +39,9 @@ import {
 /** GPU microseconds that one run of a profile takes at least, where so many rounds are enough. */
 const PROFILE_US = 30_000;
 const MOST_ROUNDS = 16;
+
+/** Calls of a prompt that are submitted together: few enough that the GPU begins at once, many enough that it has work while the next are recorded. */
+const CALLS_AT_ONCE = 48;
 
 type Look = (site: Site, tensor: Tensor) => void;
 
@@ -74,7 +77,7 @@ export class Model {
   readonly #stacks: ReadonlySet<Tensor>;
   #plans: Plans | null = null;
   /** The decode step that is recorded already. */
-  #ahead: { plan: Plan; commands: GPUCommandBuffer } | null = null;
+  #ahead: { plan: Plan; reading: Reading } | null = null;
 
   private constructor(
     gpu: Gpu,
@@ -280,24 +283,25 @@ export class Model {
     this.#gpu.copy(aside.seen, 0, this.#scratch.seen, 0, this.#config.vocabulary);
   }
 
-  /** Submit one call of a phase, and give back its plan. */
-  #submit(phase: Phase, tokens: number, position: number): Plan {
-    const plan = this.#plans![phase];
-    const recorded = this.#ahead?.plan === plan ? this.#ahead.commands : null;
-    if (recorded) this.#ahead = null;
-    const commands = recorded ?? this.#gpu.record(plan.calls, tokens);
+  /** Submit a phase's calls, in stretches: the GPU begins while the rest is recorded. */
+  #submit(phase: Phase, tokens: number, position: number): void {
+    const { calls } = this.#plans![phase];
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, position));
-    this.#gpu.submit(commands);
-    return plan;
+    for (let at = 0; at < calls.length; at += CALLS_AT_ONCE) {
+      this.#gpu.submit(this.#gpu.record(calls.slice(at, at + CALLS_AT_ONCE), tokens));
+    }
   }
 
-  /** Submit a decode step and read what it leaves; while both run, the coming step is recorded: it is the same calls. */
+  /** Submit a decode step and read what it leaves; while it runs, the coming step is recorded: it is the same calls. */
   #step(phase: 'decode' | 'draw', position: number, result: Tensor): Promise<ArrayBuffer> {
-    const plan = this.#submit(phase, 1, position);
-    const read = this.#gpu.read(result);
-    if (this.#ahead?.plan !== plan) {
-      this.#ahead = { plan, commands: this.#gpu.record(plan.calls, 1) };
-    }
+    const plan = this.#plans![phase];
+    const stretch = { tensor: result, element: 0, count: result.bytes / 4 };
+    const record = () => ({ plan, reading: this.#gpu.recordReading(plan.calls, 1, [stretch]) });
+    if (this.#ahead && this.#ahead.plan !== plan) this.#gpu.dropReading(this.#ahead.reading);
+    const { reading } = this.#ahead?.plan === plan ? this.#ahead : record();
+    this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(1, position));
+    const read = this.#gpu.submitReading(reading);
+    this.#ahead = record();
     return read;
   }
 
