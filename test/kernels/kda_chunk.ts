@@ -37,6 +37,13 @@ export interface ChunkSizes extends KdaSizes {
   columns: number;
 }
 
+/** Rows of T tokens and, up to the end of the last chunk, of others: a buffer is longer than a call, and adapters differ in what lies behind one. */
+function withRowsBehind(rows: Float32Array, T: number): Float32Array {
+  const all = new Float32Array((rows.length / T) * CHUNK * Math.ceil(T / CHUNK)).fill(0.5);
+  all.set(rows);
+  return all;
+}
+
 function runPairs(
   kernel: typeof kernels.kdaChunkPairs,
   { T, H, K, V }: KdaSizes,
@@ -46,7 +53,8 @@ function runPairs(
   const consts = { H, K, V };
   const { L, Aqk, from_start, to_end, whole } = chunkScratch(T, { H, K });
   const outputs = { L, Aqk, from_start, to_end, whole };
-  return dispatch({ kernel, libraries, consts, inputs: { mixed, g }, outputs, tokens: T });
+  const inputs = { mixed: withRowsBehind(mixed, T), g: withRowsBehind(g, T) };
+  return dispatch({ kernel, libraries, consts, inputs, outputs, tokens: T });
 }
 
 async function runSolve(
