@@ -15,4 +15,5 @@ const startClient = (weights: Weights) =>
   });
 
 mount(App, { target, props: { startWeights, startClient, page: new URL(document.baseURI) } });
+performance.mark('page');
 keepPage();

@@ -1,11 +1,11 @@
 /**
  * `npm run bench:chromium`: the built page in a real Chromium, with the embedded model stored in its profile:
  *
- *   --page FOLDER (dist)   --model NAME (palimpsest-150m)   --runs N (5)   --adapter TEXT   --json FILE
+ *   --page FOLDER (dist)   --model NAME (palimpsest-150m)   --runs N (5)   --adapter TEXT   --json FILE   --cold
  *
  * Cold start: from the page's opening to the first token of an answer, with nothing but the stored weights to begin with;
- * each run in a browser of its own, on a copy of a profile that has never seen a conversation. Then the page's own bench,
- * workers/bench.ts in its engine worker. Fails on an adapter that does not say TEXT, and without TEXT on one that computes
+ * each run in a browser of its own, on a copy of a profile that has never seen a conversation; below it the medians of its
+ * steps, which overlap. Then, without --cold, the page's own bench, workers/bench.ts in its engine worker. Fails on an adapter that does not say TEXT, and without TEXT on one that computes
  * on the processor, unless PALIMPSEST_ADAPTER=swiftshader allows that.
  *
  *   PALIMPSEST_CHROMIUM=/path/to/chrome   PALIMPSEST_CHROMIUM_FLAGS="--more --flags"
@@ -28,13 +28,16 @@ import type { createEngine } from '../src/api.ts';
 import { spreadOf } from '../workers/bench.ts';
 import type { BenchResult, DeviceReport, Spread } from '../workers/protocol.ts';
 import { chromiumLaunch } from './chromium.ts';
+import { lineOf, medianSteps, noteAsking, type Step, stepsOf } from './coldSteps.ts';
 
 /** What this writes. */
 export interface ChromiumFigures {
   adapter: DeviceReport;
   coldStartSec: Spread;
-  /** What the page's own bench says, and the browser of itself. */
-  bench: BenchResult & { browser: string };
+  /** Where that goes: medians over the runs. */
+  coldStartSteps: Step[];
+  /** What the page's own bench says, and the browser of itself; null with --cold. */
+  bench: (BenchResult & { browser: string }) | null;
 }
 
 const { values: arg } = parseArgs({
@@ -44,6 +47,7 @@ const { values: arg } = parseArgs({
     runs: { type: 'string', default: '5' },
     adapter: { type: 'string', default: '' },
     json: { type: 'string' },
+    cold: { type: 'boolean', default: false },
   },
 });
 const built = resolve(arg.page);
@@ -66,16 +70,18 @@ try {
   const profile = join(profiles, 'stored');
   const adapter = await inBrowser(profile, store);
   console.log(`adapter                            ${adapter.name}; ${adapter.features.join(', ')}`);
-  const starts: number[] = [];
+  const starts: { ms: number; steps: Step[] }[] = [];
   for (let run = 0; run < Number(arg.runs); run++) {
-    starts.push((await inBrowser(copyOf(profile), coldStart)) / 1000);
+    starts.push(await inBrowser(copyOf(profile), coldStart));
   }
-  const coldStartSec = spreadOf(starts);
+  const coldStartSec = spreadOf(starts.map(({ ms }) => ms / 1000));
+  const coldStartSteps = medianSteps(starts.map(({ steps }) => steps));
   const { median, least, most, runs } = coldStartSec;
   const [m, from, to] = [median, least, most].map((s) => s.toFixed(2));
   console.log(`page open to first token           ${m} s   (${from} to ${to}, ${runs} runs)`);
-  const bench = await inBrowser(copyOf(profile), measure);
-  for (const { contextTokens, tokens, tokensPerSec } of bench.decode) {
+  for (const step of coldStartSteps) console.log(lineOf(step));
+  const bench = arg.cold ? null : await inBrowser(copyOf(profile), measure);
+  for (const { contextTokens, tokens, tokensPerSec } of bench?.decode ?? []) {
     const [rate, slowest, fastest] = [
       tokensPerSec.median,
       tokensPerSec.least,
@@ -85,10 +91,10 @@ try {
       `${`decode, ${tokens} tokens after ${contextTokens}`.padEnd(34)} ${rate} tokens/s   (${slowest} to ${fastest}, ${tokensPerSec.runs} runs)`,
     );
   }
-  const figures: ChromiumFigures = { adapter, coldStartSec, bench };
+  const figures: ChromiumFigures = { adapter, coldStartSec, coldStartSteps, bench };
   if (arg.json) writeFileSync(arg.json, `${JSON.stringify(figures, null, 2)}\n`);
-  for (const refusal of bench.refused) console.error(refusal);
-  if (bench.refused.length > 0) process.exitCode = 1;
+  for (const refusal of bench?.refused ?? []) console.error(refusal);
+  if (bench && bench.refused.length > 0) process.exitCode = 1;
 } finally {
   rmSync(profiles, { recursive: true, force: true });
   await site.close();
@@ -141,7 +147,8 @@ async function store(page: Page): Promise<DeviceReport> {
 }
 
 /** Milliseconds from the page's opening to the first text of an answer, asked for as soon as the page takes a message. */
-async function coldStart(page: Page): Promise<number> {
+async function coldStart(page: Page): Promise<{ ms: number; steps: Step[] }> {
+  await noteAsking(page);
   await page.goto(address, { waitUntil: 'commit' });
   const message = page.getByRole('textbox', { name: 'Message' });
   await message.fill('What is photosynthesis?');
@@ -152,11 +159,11 @@ async function coldStart(page: Page): Promise<number> {
     );
     return /\S/.test(answer?.textContent ?? '') ? performance.now() : null;
   });
-  return (await first.jsonValue())!;
+  return { ms: (await first.jsonValue())!, steps: await stepsOf(page) };
 }
 
 /** The page's own bench, as its file has it. */
-async function measure(page: Page): Promise<ChromiumFigures['bench']> {
+async function measure(page: Page): Promise<NonNullable<ChromiumFigures['bench']>> {
   await page.goto(`${address}&bench`);
   const dialog = page.getByRole('dialog', { name: 'How fast is this machine?' });
   await dialog.getByRole('button', { name: /^Load the model/ }).click();
@@ -164,7 +171,7 @@ async function measure(page: Page): Promise<ChromiumFigures['bench']> {
   await dialog.getByRole('button', { name: 'Measure again', exact: true }).waitFor();
   const downloading = page.waitForEvent('download');
   await dialog.getByRole('button', { name: 'Download', exact: true }).click();
-  return JSON.parse(
-    readFileSync(await (await downloading).path(), 'utf8'),
-  ) as ChromiumFigures['bench'];
+  return JSON.parse(readFileSync(await (await downloading).path(), 'utf8')) as NonNullable<
+    ChromiumFigures['bench']
+  >;
 }

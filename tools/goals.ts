@@ -62,7 +62,7 @@ export async function gatherGoals(sources: GoalSources): Promise<Goals> {
   goals.set('default_decode_tps', longDecode(bench), `a run decodes ${DECODED} tokens or more`);
   const page = chromium === undefined ? null : readChromium(chromium);
   const notRun = 'no --chromium FILE was given';
-  goals.set('default_decode_chromium_tps', page && longDecode(page.bench), notRun);
+  goals.set('default_decode_chromium_tps', page?.bench ? longDecode(page.bench) : null, notRun);
   const prompt = (tokens: number) => bench.prompts.find((p) => p.tokens === tokens);
   goals.set('default_prefill_2048_tps', prompt(2048)?.tokensPerSec.median, noGpu);
   const chunks = await chunkShares(fla, runs, say, software ? noGpu : '');

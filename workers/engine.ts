@@ -7,6 +7,7 @@ import { type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
 import { type Gpu, megabytes } from './gpu.ts';
 import type { Kept } from './keep.ts';
+import { measured } from './measured.ts';
 import { Memory } from './memory.ts';
 import { type KernelTime, Model } from './model.ts';
 import { reportOf } from './modelReport.ts';
@@ -123,19 +124,21 @@ export class Engine {
   /** Read a model's files and put it on the GPU. Fails: BadModel, Unsupported, LimitTooSmall, OutOfMemory, and what the byte sources throw. */
   static async load(options: EngineOptions): Promise<Engine> {
     const { gpu, report } = options;
-    const stored = await openGguf(options.shards);
+    const stored = await measured('headers', () => openGguf(options.shards));
     modelConfig(stored); // what cannot run is refused before weights are read
-    const tokenizer = createTokenizer(stored.metadata);
-    const file = await withoutOutputCopy(stored);
+    const tokenizer = await measured('tokenizer', () => createTokenizer(stored.metadata));
+    const file = await measured('output compared', () => withoutOutputCopy(stored));
     const config = modelConfig(file);
-    const model = await Model.load(gpu, file, config, gpu.report.software ? 'cpu' : 'gpu', report);
+    const tuning = gpu.report.software ? 'cpu' : 'gpu';
+    const model = await measured('weights', () => Model.load(gpu, file, config, tuning, report));
     const { limit, numbers } = contextFor(config, gpu.report.software, options.contextTokens);
     const state = new State(gpu, config, limit, numbers);
     report({ phase: 'compile', doneBytes: 0, totalBytes: 0, note: '' });
     await gpu.guard('the first part of the context', () => state.reserve(1));
     const piece = (id: number) => tokenizer.piece(id);
-    const memory = await Memory.open({ gpu, config, model, state, piece });
-    await gpu.idle();
+    const laid = { gpu, config, model, state, piece };
+    const memory = await measured('plans', () => Memory.open(laid));
+    await measured('GPU at rest', () => gpu.idle());
     return new Engine(options, config, model, state, tokenizer, memory);
   }
 
@@ -202,7 +205,7 @@ export class Engine {
       const ids = [...promptIds, ...answer];
       writing.reusedTokens ??= await this.#rewind(ids);
       const taken = Number.isNaN(writing.prefilledMs)
-        ? await this.#prefill(ids, writing)
+        ? await measured('prompt', () => this.#prefill(ids, writing))
         : Infinity;
       if (taken >= ids.length - 1) writing.prefilledMs ||= this.#clock();
 

@@ -6,6 +6,7 @@ import { outlineOf } from './branches.ts';
 import type { ByteSource } from './gguf.ts';
 import { FULL, Gpu } from './gpu.ts';
 import { LastingEngine } from './lasting.ts';
+import { measured } from './measured.ts';
 import {
   type Answers,
   type BenchApi,
@@ -51,7 +52,7 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
   readonly #lost = new Promise<string>((resolve) => (this.#sayLost = resolve));
 
   async device(): Promise<DeviceReport> {
-    const gpu = await Gpu.open(navigator.gpu, FULL);
+    const gpu = await openGpu();
     gpu.destroy();
     return gpu.report;
   }
@@ -61,7 +62,7 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
     const weights = wrap<WeightsApi>(port);
     this.#weights = weights;
     try {
-      const shards = await weights.open(model, proxy(report));
+      const shards = await measured('store', () => weights.open(model, proxy(report)));
       const sources = shards.map(({ file, bytes }, i): ByteSource => ({
         name: file,
         byteLength: bytes,
@@ -69,7 +70,7 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
           new Uint8Array(await weights.read(model, i, offset, byteLength)),
       }));
       const engine = await LastingEngine.load({
-        open: () => Gpu.open(navigator.gpu, FULL),
+        open: openGpu,
         shards: sources,
         contextTokens: Infinity,
         report,
@@ -164,8 +165,11 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
 
   bench(wish: BenchWish, report: (p: BenchProgress) => void): Promise<BenchResult> {
     return this.#loaded().aside(async (engine) => {
-      const open = () => Gpu.open(navigator.gpu, FULL);
-      const bench = new Bench({ engine, open, clock: () => performance.now() }, wish, report);
+      const bench = new Bench(
+        { engine, open: openGpu, clock: () => performance.now() },
+        wish,
+        report,
+      );
       this.#bench = bench;
       try {
         return await bench.run();
@@ -186,7 +190,8 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
   }
 
   watch(watch: Watch | null, onFrame: (frame: Frame) => void): Promise<void> {
-    return this.#loaded().watch(watch, (frame) => onFrame(transfer(frame, buffersOf(frame))));
+    const tell = (frame: Frame) => onFrame(transfer(frame, buffersOf(frame)));
+    return measured('looking on', () => this.#loaded().watch(watch, tell));
   }
 
   async inspect<K extends Inquiry['kind']>(
@@ -247,6 +252,10 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
   }
 }
 
+function openGpu(): Promise<Gpu> {
+  return measured('graphics device', () => Gpu.open(navigator.gpu, FULL));
+}
+
 /** A hash over the hashes of a model's files; '' if one has none. */
 async function identityOf(shards: readonly Shard[]): Promise<string> {
   const hashes = shards.map((shard) => shard.sha256);
@@ -260,4 +269,5 @@ function buffersOf(value: unknown): ArrayBuffer[] {
   return [...new Set(Object.values(value).flatMap(buffersOf))];
 }
 
+performance.mark('script');
 expose(new Door());

@@ -3,6 +3,7 @@
  * Only this file says `navigator.gpu`, `GPUDevice`, `GPUBuffer`, `createBuffer`. It knows nothing of a model.
  */
 import { type BindLine, bindLines, inOneGroup, type Kernel, type Library, link } from './link.ts';
+import { measured } from './measured.ts';
 import { PalimpsestError, type DeviceReport } from './protocol.ts';
 
 // ------------------------------------------------------------------------------------- tensors and calls
@@ -367,7 +368,8 @@ export class Gpu {
       pipeline: null,
     };
     this.#programs.set(key, program);
-    const compiling = this.#compile(program).finally(() => this.#compiling.delete(compiling));
+    const compiled = measured('pipelines', () => this.#compile(program));
+    const compiling = compiled.finally(() => this.#compiling.delete(compiling));
     compiling.catch(() => {}); // reported by ready()
     this.#compiling.add(compiling);
     return program;

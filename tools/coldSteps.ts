@@ -1,0 +1,78 @@
+/** Where the time of a cold start goes: what the page and its workers put down (workers/measured.ts), on one clock. */
+import type { Page } from 'playwright-core';
+
+/** A step of a cold start, in milliseconds from the page's opening: the first beginning of `times`, and the last end. */
+export interface Step {
+  where: string;
+  step: string;
+  times: number;
+  fromMs: number;
+  toMs: number;
+}
+
+/** Call before the page is opened: has it put down when the message was sent. */
+export async function noteAsking(page: Page): Promise<void> {
+  await page.addInitScript(() => {
+    addEventListener('keydown', ({ key }) => key === 'Enter' && performance.mark('asked'), true);
+  });
+}
+
+/** All steps so far of a page and its workers. */
+export async function stepsOf(page: Page): Promise<Step[]> {
+  const putDown = () => ({
+    origin: performance.timeOrigin,
+    entries: ['mark', 'measure'].flatMap((type) =>
+      performance.getEntriesByType(type).map(({ name, entryType, startTime, duration }) => ({
+        name,
+        fromMs: entryType === 'mark' ? 0 : startTime, // a mark: from the script's beginning on
+        toMs: startTime + duration,
+      })),
+    ),
+  });
+  const ofPage = await page.evaluate(putDown);
+  const ofWorkers = await Promise.all(
+    page.workers().map(async (worker) => {
+      const [name = ''] = new URL(worker.url()).pathname.split('/').at(-1)!.split('.');
+      return { where: name, ...(await worker.evaluate(putDown)) };
+    }),
+  );
+  const steps = new Map<string, Step>();
+  for (const { where, origin, entries } of [{ where: 'page', ...ofPage }, ...ofWorkers]) {
+    const lateMs = origin - ofPage.origin;
+    for (const { name, fromMs, toMs } of entries) {
+      const key = `${where} ${name}`;
+      const known = steps.get(key);
+      steps.set(key, {
+        where,
+        step: name,
+        times: (known?.times ?? 0) + 1,
+        fromMs: Math.min(known?.fromMs ?? Infinity, fromMs + lateMs),
+        toMs: Math.max(known?.toMs ?? 0, toMs + lateMs),
+      });
+    }
+  }
+  return [...steps.values()].sort((a, b) => a.fromMs - b.fromMs || a.toMs - b.toMs);
+}
+
+/** Each step's medians over runs, in the order of time; steps that a run lacks count where they were. */
+export function medianSteps(runs: readonly Step[][]): Step[] {
+  const all = new Map<string, Step[]>();
+  for (const step of runs.flat()) {
+    const key = `${step.where} ${step.step}`;
+    all.set(key, [...(all.get(key) ?? []), step]);
+  }
+  const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1]!;
+  const steps = [...all.values()].map((same): Step => {
+    const { where, step } = same[0]!;
+    const of = (figure: 'times' | 'fromMs' | 'toMs') => median(same.map((one) => one[figure]));
+    return { where, step, times: of('times'), fromMs: of('fromMs'), toMs: of('toMs') };
+  });
+  return steps.sort((a, b) => a.fromMs - b.fromMs || a.toMs - b.toMs);
+}
+
+/** One line for people. */
+export function lineOf({ where, step, times, fromMs, toMs }: Step): string {
+  const name = `  ${where.padEnd(9)} ${step}${times > 1 ? `, ${times}` : ''}`;
+  const [from, to, length] = [fromMs, toMs, toMs - fromMs].map((ms) => ms.toFixed(0).padStart(5));
+  return `${name.padEnd(34)} ${from} to ${to} ms ${length} ms`;
+}
