@@ -222,8 +222,8 @@ export const matmul = kernel('matmul', matmulSource, {
 /** Two matrices of one input: the second may have no rows. Links `matrixOf(a)`, `second(matrixOf(b))`, a sum. */
 export const project = kernel('project', projectSource, {
   binds: ['x', 'w', 'y'],
-  consts: ['A_ROWS', 'B_ROWS', 'A_FIRST', 'B_FIRST', 'A_AT', 'B_AT', 'EPS'],
-  grid: ({ A_ROWS, B_ROWS }) => [Math.ceil(A_ROWS / 8) + Math.ceil(B_ROWS / 8), 1, 1],
+  consts: ['A_ROWS', 'B_ROWS', 'A_FIRST', 'B_FIRST', 'A_AT', 'B_AT', 'EPS', 'EACH'],
+  grid: ({ A_ROWS, B_ROWS, EACH }) => [Math.ceil(A_ROWS / EACH) + Math.ceil(B_ROWS / EACH), 1, 1],
 });
 
 export const swiglu = kernel('swiglu', swigluSource, {
@@ -331,6 +331,11 @@ export const settle = kernel('settle', settleSource, {
   grid: () => [1, 1, 1],
 });
 
+/** Bytes of workgroup memory that residual takes, sums included. */
+export function residualBytes(c: { D: number; lanes: number }) {
+  return 4 * c.D + 16 * c.lanes;
+}
+
 // ------------------------------------------------------------------------------------- latent attention
 
 export const mlaAppend = kernel('mla_append', mlaAppendSource, {
@@ -377,13 +382,25 @@ export const mlaValue = kernel('mla_value', mlaValueSource, {
 /**
  * One token, from the residual row to its queries: norm, q, latent row, keyUp and append in one call. Segments but the first have
  * mlaAppend. Links `matrixOf(q)`, `second(matrixOf(latent))`, `third(matrixOf(keyUp))`, residual, shares, latentRow, a cache,
- * step, a sum; D of residual is COLS and COLS_b. 256 lanes serve best.
+ * step, a sum; D of residual is COLS and COLS_b.
  */
 export const mlaQuery = kernel('mla_query', mlaQuerySource, {
   binds: ['rows', 'constants', 'inputs', 'qa', 'cache'],
   consts: ['HEADS', 'LATENT', 'SHARED', 'LATENT_AT', 'EPS', 'FIRST', 'SEGMENT'],
   grid: (c) => [c.HEADS + 1, 1, 1],
 });
+
+/** Bytes of workgroup memory that mla_query takes, sums included. */
+export function mlaQueryBytes(c: {
+  D: number;
+  LATENT: number;
+  SHARED: number;
+  NOPE: number;
+  lanes: number;
+}) {
+  const made = c.SHARED + Math.max(c.LATENT, c.NOPE);
+  return residualBytes(c) + 4 * made + 16 * Math.max(c.lanes, c.LATENT, made);
+}
 
 /**
  * One token, from the slices to what each head adds to the residual row: mlaMerge, valueUp and output in one call. VALUES is a
@@ -394,6 +411,11 @@ export const mlaOut = kernel('mla_out', mlaOutSource, {
   consts: ['HEADS', 'VALUES', 'SLICES', 'D', 'PART_TO'],
   grid: (c) => [c.HEADS, 1, 1],
 });
+
+/** Bytes of workgroup memory that mla_out takes. */
+export function mlaOutBytes(c: { D: number; LATENT: number; VALUES: number; lanes: number }) {
+  return 20 * c.LATENT + 4 * c.VALUES + 16 * Math.max(c.lanes, c.VALUES) + 64;
+}
 
 // -------------------------------------------------------------------------------------- mixture of experts
 
@@ -475,7 +497,7 @@ export const expertDown = kernel('expert_down', expertDownSource, {
 });
 
 /**
- * One token: all of a layer of experts. SUM_LANES is 64 to 256; header and router_early say what else must hold, and bindings are
+ * One token: all of a layer of experts. SUM_LANES is 64 or more; header and router_early say what else must hold, and bindings are
  * limited. Links matrices of gate, up (`second`), shared gate | up (`third`), down (`fourth`) and shared down (`fifth`), activation,
  * residual, routerEarly, a sum. Library constants are those of residual and EXPERTS, TOP, SCALE, NORM.
  */

@@ -120,6 +120,9 @@ const PLACES = [
 /** Rows and tokens of one tile of a matrix product. */
 export const TILE = { TILE_ROWS: 64, TILE_TOKENS: 32 };
 
+/** Rows of a product that fill a GPU with 16 of them to a workgroup. */
+const MANY_ROWS = 32_768;
+
 export class Plan {
   readonly calls: (Call | Copy)[] = [];
   readonly phase: Phase;
@@ -227,6 +230,7 @@ export class Plan {
       A_AT: at,
       B_AT: b?.at ?? 0,
       EPS: norm.eps,
+      EACH: a.rows >= MANY_ROWS ? 16 : 8,
     };
     this.runMatrices(
       K.project,

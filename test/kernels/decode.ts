@@ -84,6 +84,8 @@ export interface ProjectCase {
   eps: number;
   /** Size of the activations: small ones let eps speak. */
   size: number;
+  /** Rows of a workgroup. */
+  each: 8 | 16;
   sum: Sum;
 }
 
@@ -110,6 +112,7 @@ export async function checkProject(
       A_AT: a.at,
       B_AT: b.at,
       EPS: c.eps,
+      EACH: c.each,
     },
     libraryConsts: { COLS: cols, COLS_b: cols, SUM_LANES: c.sum.lanes },
     inputs: { ...weights.inputs, x, w, y: before },

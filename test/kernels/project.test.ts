@@ -7,10 +7,12 @@ import { OTHER_FORMATS } from './matrices.ts';
 
 const a = { format: 'F32', rows: 21, first: 0, at: 0 } as const;
 const b = { format: 'F32', rows: 10, first: 0, at: 21 } as const;
-const plain: ProjectCase = { a, b, cols: 96, eps: 1e-5, size: 1, sum: TREE_64 };
+const plain: ProjectCase = { a, b, cols: 96, eps: 1e-5, size: 1, each: 8, sum: TREE_64 };
 
 async function expectClose(c: ProjectCase, name: string): Promise<void> {
-  expect(await checkProject(project, c), name).toBeLessThan(1e-6);
+  for (const each of [8, 16] as const) {
+    expect(await checkProject(project, { ...c, each }), `${name}, ${each} rows`).toBeLessThan(1e-6);
+  }
 }
 
 test('project: every sum library and number of lanes', async () => {

@@ -27,7 +27,7 @@ import { libraryMutant, mutant, type Mutant } from './mutant.ts';
 const rows: ProjectCase = {
   a: { format: 'F32', rows: 21, first: 4, at: 10 },
   b: { format: 'Q4_0', rows: 10, first: 8, at: 0 },
-  ...{ cols: 96, eps: 1e-5, size: 1e-2, sum: TREE_64 },
+  ...{ cols: 96, eps: 1e-5, size: 1e-2, each: 16, sum: TREE_64 },
 };
 const token: TokenCase = {
   ...{ T: 4, H: 3, K: 64, V: 32, taps: 4, rank: 32 },
@@ -93,7 +93,8 @@ export const decodeMutants: Mutant[] = [
     'normed(quad(b, 0u)',
   ),
   projected('a slice read from the first row', 'B_FIRST + row', 'row'),
-  projected('rows past the last written over what follows', 'at + 4u < rows', 'true'),
+  projected('a four written in the place of another', 'row + 12u, rows', 'row + 8u, rows'),
+  projected('rows past the last written over what follows', 'at + lane < rows', 'true'),
 
   head('newest tap first', 'constant(c * TAPS + j)', 'constant(c * TAPS + TAPS - 2u - j)'),
   head('tails not shifted', 'tails[(j - 1u) * C + c] = x;', ''),
