@@ -4,7 +4,7 @@
  * rest is still sanitised, so that no slip there reaches the page.
  */
 import DOMPurify from 'dompurify';
-import { Marked, type Token, type TokensList } from 'marked';
+import { Marked } from 'marked';
 
 const marked = new Marked({
   gfm: true,
@@ -68,32 +68,32 @@ purifier.addHook('afterSanitizeAttributes', (node) => {
   }
 });
 
-/** Blocks made last. A block that comes again is the same object, so that the page leaves it alone. */
-const made = new Map<string, string>();
-const mostMade = 400;
-
 /**
- * The blocks of `text` (paragraphs, lists, code, ...) as safe HTML, in order. Any text is Markdown: nothing fails. Where
- * the browser has Trusted Types a block is a TrustedHTML, which Svelte hands on as it is.
+ * Renders one text as it grows: its blocks (paragraphs, lists, code, ...) as safe HTML, in order. Any text is Markdown:
+ * nothing fails. A block that was in the last rendering is the same object in the next, so that the page leaves it alone;
+ * no other is kept, for what is half written never comes again. Where the browser has Trusted Types a block is a
+ * TrustedHTML, which Svelte hands on as it is.
  */
-export function renderBlocks(text: string): string[] {
-  const tokens = marked.lexer(text);
-  return tokens
-    .filter((token) => token.type !== 'space')
-    .map((token) => renderBlock(token, tokens.links));
+export function blockRenderer(): (text: string) => string[] {
+  let last = new Map<string, string>();
+  return (text) => {
+    const tokens = marked.lexer(text);
+    const made = new Map<string, string>();
+    const blocks = tokens
+      .filter((token) => token.type !== 'space')
+      .map((token) => {
+        const dirty = marked.parser(Object.assign([token], { links: tokens.links }));
+        const block = last.get(dirty) ?? made.get(dirty) ?? sanitised(dirty);
+        made.set(dirty, block);
+        return block;
+      });
+    last = made;
+    return blocks;
+  };
 }
 
-function renderBlock(token: Token, links: TokensList['links']): string {
-  const dirty = marked.parser(Object.assign([token], { links }));
-  const known = made.get(dirty);
-  if (known !== undefined) return known;
-  const block = purifier.sanitize(dirty, allowed) as unknown as string;
-  for (const oldest of made.keys()) {
-    if (made.size < mostMade) break;
-    made.delete(oldest);
-  }
-  made.set(dirty, block);
-  return block;
+function sanitised(dirty: string): string {
+  return purifier.sanitize(dirty, allowed) as unknown as string;
 }
 
 function escape(text: string): string {

@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { renderBlocks } from '../../src/markdown.ts';
+import { blockRenderer } from '../../src/markdown.ts';
+
+const renderBlocks = (text: string) => blockRenderer()(text);
 
 /** The rendered text in a document that runs and fetches nothing, to be looked at. */
 function render(text: string): HTMLElement {
@@ -113,6 +115,19 @@ describe('text that is still being written', () => {
     for (let length = 1; length < text.length; length++) {
       const blocks = renderBlocks(text.slice(0, length));
       expect(blocks.slice(0, -1)).toEqual(whole.slice(0, blocks.length - 1));
+    }
+  });
+
+  test('however long the last block grows, those before it stay the same objects: the page leaves them alone', () => {
+    const growing = blockRenderer();
+    const start = 'First *one*.\n\n- a\n- b\n\n';
+    const [first, second] = growing(start);
+    expect(first).toBeTypeOf('object'); // a TrustedHTML, which is itself alone
+    let text = start;
+    for (let word = 0; word < 500; word++) {
+      text += ` word ${word}`;
+      const blocks = growing(text);
+      expect([blocks.length, blocks[0] === first, blocks[1] === second]).toEqual([3, true, true]);
     }
   });
 
