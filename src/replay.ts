@@ -73,7 +73,19 @@ function toBase64(bytes: Uint8Array): string {
   return btoa(text);
 }
 
-const fromBase64 = (text: string) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+/** Arrays are filled by loops: `from` with a function goes through an iterator, which the opening page would wait for. */
+function fromBase64(text: string): Uint8Array<ArrayBuffer> {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+
+function floats(numbers: ArrayLike<number>, value: (number: number) => number): Float32Array {
+  const values = new Float32Array(numbers.length);
+  for (let i = 0; i < values.length; i++) values[i] = value(numbers[i]!);
+  return values;
+}
 
 /** Numbers packed as `type`. Infinity survives f16 and f32, not i8. */
 export function pack(values: Numbers, type: Kind): Packed {
@@ -107,10 +119,10 @@ function unpack(packed: Packed): Numbers {
     case 'i32':
       return new Int32Array(bytes.buffer);
     case 'f16':
-      return Float32Array.from(new Uint16Array(bytes.buffer), fromHalf);
+      return floats(new Uint16Array(bytes.buffer), fromHalf);
     case 'i8': {
       const scale = packed.scale ?? 1;
-      return Float32Array.from(new Int8Array(bytes.buffer), (value) => value * scale);
+      return floats(new Int8Array(bytes.buffer), (value) => value * scale);
     }
     default:
       return packed.type satisfies never;
