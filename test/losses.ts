@@ -4,8 +4,8 @@
  */
 import type { LastingEngine } from '../workers/lasting.ts';
 import type { Intervention, Sampling, Token } from '../workers/protocol.ts';
+import { drawing, type Draw } from './draw.ts';
 import { FragileGpu, openLasting } from './fragile.ts';
-import { random } from './gpu.ts';
 import { plain } from './workers/laid.ts';
 
 /** What one run of losses found. */
@@ -15,15 +15,6 @@ export interface LossReport {
   tokens: number;
   /** Conversations that went on otherwise than they would have, in words. */
   wrong: string[];
-}
-
-/** Whole numbers from `least` to `most`. */
-export type Draw = (least: number, most: number) => number;
-
-export function drawing(seed: number): Draw {
-  const next = random(seed);
-  for (let i = 0; i < 8; i++) next();
-  return (least, most) => least + Math.floor(((next() + 1) / 2) * (most - least + 1));
 }
 
 /** Takes the device away `count` times, once in each conversation. */

@@ -17,7 +17,13 @@ export interface Heap {
 export const heldBytes = ({ usedSize, embedderHeapUsedSize, backingStorageSize }: HeapUsage) =>
   usedSize + embedderHeapUsedSize + backingStorageSize;
 
-/** Heaps of the page, its workers and its shared workers, each after a collection. */
+/** Until messages have arrived that one heap's collection sends to another, milliseconds. */
+const settleMs = 200;
+
+/**
+ * Heaps of the page, its workers and its shared workers. All are collected twice: what a worker lets go of the page's, it
+ * tells the page when that is collected, and only then the page can let it go; and the other way round.
+ */
 export async function heapsOf(page: Page): Promise<Heap[]> {
   const session = await page.context().newCDPSession(page);
   const whole = await page.context().browser()!.newBrowserCDPSession();
@@ -37,11 +43,17 @@ export async function heapsOf(page: Page): Promise<Heap[]> {
       const { sessionId } = await whole.send('Target.attachToTarget', { targetId, flatten: false });
       workers.push({ through: whole, sessionId, url });
     }
-    await session.send('HeapProfiler.collectGarbage');
+    const collect = async () => {
+      await session.send('HeapProfiler.collectGarbage');
+      for (const { through, sessionId } of workers)
+        await ask(through, sessionId, 1, 'HeapProfiler.collectGarbage');
+    };
+    await collect();
+    await new Promise((resolve) => setTimeout(resolve, settleMs));
+    await collect();
     const own = (await session.send('Runtime.getHeapUsage')) as unknown as HeapUsage;
     const heaps = [{ name: 'page', usage: own }];
     for (const { through, sessionId, url } of workers) {
-      await ask(through, sessionId, 1, 'HeapProfiler.collectGarbage');
       const usage = await ask(through, sessionId, 2, 'Runtime.getHeapUsage');
       heaps.push({ name: /[^/]*\.worker/.exec(url)?.[0] ?? url, usage });
     }

@@ -10,6 +10,9 @@
  * buffers that engines' workers have made on the GPU and not destroyed, counted where they are made; what the GPU's
  * process holds. The first tenth of the tokens is warm-up. Fails if the means of the second and of the last tenth are more
  * than 5 % apart in the heaps or on the GPU, and if anything goes wrong in the page.
+ *
+ * On another machine, as a bundle (run.mjs), it needs the packages playwright-core and webgpu, a folder with the built page,
+ * whose models need no weights, test/fixtures/tiny-f32.gguf below the working directory, and PALIMPSEST_CHROMIUM.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -19,7 +22,7 @@ import { builtFolder, setup } from '../test/e2e/build.ts';
 import { modelFiles, openSite } from '../test/e2e/site.ts';
 import { tinyChat } from '../test/e2e/tinyChat.ts';
 import type { CompletionRequest, Engine } from '../src/api.ts';
-import { drawing, type Draw } from '../test/losses.ts';
+import { drawing, type Draw } from '../test/draw.ts';
 import { heapsOf, heldBytes } from './heaps.ts';
 
 const { values: options } = parseArgs({

@@ -11,7 +11,8 @@ import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { FragileGpu, openLasting } from '../test/fragile.ts';
-import { converse, drawing } from '../test/losses.ts';
+import { drawing } from '../test/draw.ts';
+import { converse } from '../test/losses.ts';
 
 const { values: options } = parseArgs({
   options: {
