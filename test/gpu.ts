@@ -3,7 +3,7 @@
  * Outputs are poisoned with NaN first, so an element that a kernel forgets is seen.
  */
 import { nodeGpu } from '../tools/nodeGpu.ts';
-import { Gpu, type Tensor } from '../workers/gpu.ts';
+import { FLOOR, Gpu, type Tensor } from '../workers/gpu.ts';
 import { type Kernel, type Library } from '../workers/link.ts';
 import { sumSubgroup, sumTree } from '../workers/kernels.ts';
 
@@ -23,6 +23,17 @@ export async function openTestGpu(): Promise<Gpu> {
 export function testGpu(): Promise<Gpu> {
   opened ??= openTestGpu();
   return opened;
+}
+
+let openedWide: Promise<Gpu> | undefined;
+
+/** A device with all the lanes that the adapter has. */
+export function wideGpu(): Promise<Gpu> {
+  openedWide ??= (async () => {
+    const gpu = await nodeGpu({ toggles: ['disable_workgroup_init'] });
+    return Gpu.open(gpu, { floor: false, features: ['subgroups'] });
+  })();
+  return openedWide;
 }
 
 /** The sum libraries that this device can run: both on every adapter of ours. */
@@ -48,11 +59,12 @@ export interface Dispatch<B extends string, C extends string> {
   position?: number;
 }
 
-/** Run one kernel and read back every output and every in-out buffer, as f32. */
+/** Run one kernel and read back every output and every in-out buffer, as f32. More lanes than the floor's run where the adapter has them. */
 export async function dispatch<B extends string, C extends string>(
   d: Dispatch<B, C>,
 ): Promise<Record<string, Float32Array<ArrayBuffer>>> {
-  const gpu = await testGpu();
+  const wide = (d.libraryConsts?.SUM_LANES ?? 0) > FLOOR.invocations;
+  const gpu = await (wide ? wideGpu() : testGpu());
   const program = gpu.program(d.kernel, d.libraries, d.consts, d.libraryConsts ?? {});
   const bound: Record<string, Tensor> = {};
   for (const [name, values] of Object.entries(d.inputs)) {

@@ -92,8 +92,8 @@ export const SUBGROUP_MATRIX = 'chromium-experimental-subgroup-matrix' as GPUFea
 /** Optional features that kernels have variants for. */
 const WANTED: GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'];
 
-/** Workgroup memory that kernels with such matrices may use. */
-const ROOMY_WORKGROUP_BYTES = 32 * 1024;
+/** Of workgroups, more than the floor: asked for where the adapter has it. Kernels with such matrices need the bytes. */
+const ROOMY = { invocations: 1024, workgroupBytes: 32 * 1024 };
 
 export interface GpuOptions {
   /** Ask for exactly the floor and for no optional feature but those named here. */
@@ -110,6 +110,8 @@ export const WITH_MATRICES: GpuOptions = { floor: false, features: [...WANTED, S
 /** One device and all that lives on it. After `destroy()`, `bytes` is 0 for every kind. */
 export class Gpu {
   readonly report: DeviceReport;
+  /** What a workgroup may have: lanes, and bytes of its memory. The floor or more. */
+  readonly workgroup: { lanes: number; bytes: number };
   /** Bytes of live tensors by kind. */
   readonly bytes: Record<TensorKind, number> = {
     weights: 0,
@@ -135,9 +137,10 @@ export class Gpu {
   #short: string | null = null;
   #ended = false;
 
-  private constructor(device: GPUDevice, report: DeviceReport) {
+  private constructor(device: GPUDevice, report: DeviceReport, workgroup: Gpu['workgroup']) {
     this.#device = device;
     this.report = report;
+    this.workgroup = workgroup;
     this.lost = device.lost.then((loss) => {
       const reason = loss.message || loss.reason;
       this.#gone = reason;
@@ -186,27 +189,35 @@ export class Gpu {
     // Our subgroup kernels read subgroup_id, which is a language feature of its own and came to browsers later.
     const usable = (f: GPUFeatureName) =>
       f === SUBGROUP_MATRIX
-        ? hasOurMatrices(adapter) && has.maxComputeWorkgroupStorageSize >= ROOMY_WORKGROUP_BYTES
+        ? hasOurMatrices(adapter) && has.maxComputeWorkgroupStorageSize >= ROOMY.workgroupBytes
         : f !== 'subgroups' || gpu.wgslLanguageFeatures.has('subgroup_id');
     const features = options.features.filter((f) => adapter.features.has(f) && usable(f));
+    const most = options.floor ? FLOOR : ROOMY;
+    const workgroup = {
+      lanes: Math.min(
+        most.invocations,
+        has.maxComputeInvocationsPerWorkgroup,
+        has.maxComputeWorkgroupSizeX,
+      ),
+      bytes: Math.min(most.workgroupBytes, has.maxComputeWorkgroupStorageSize),
+    };
     const device = await adapter.requestDevice({
       requiredFeatures: features,
       requiredLimits: {
         maxStorageBuffersPerShaderStage: FLOOR.storageBuffers,
         maxStorageBufferBindingSize: bindingBytes,
         maxBufferSize: options.floor ? 2 * FLOOR.bindingBytes : has.maxBufferSize,
-        maxComputeWorkgroupStorageSize: features.includes(SUBGROUP_MATRIX)
-          ? ROOMY_WORKGROUP_BYTES
-          : FLOOR.workgroupBytes,
-        maxComputeInvocationsPerWorkgroup: FLOOR.invocations,
-        maxComputeWorkgroupSizeX: FLOOR.invocations,
+        maxComputeWorkgroupStorageSize: workgroup.bytes,
+        maxComputeInvocationsPerWorkgroup: workgroup.lanes,
+        maxComputeWorkgroupSizeX: workgroup.lanes,
       },
     });
     const { vendor, architecture, device: model, description, isFallbackAdapter } = adapter.info;
     const words = [vendor, architecture, model, description];
     const name = [...new Set(words.filter((w) => w))].join(' ') || 'unnamed adapter';
     const software = isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|software/i.test(name);
-    return new Gpu(device, { name, software, features, maxBindingBytes: bindingBytes });
+    const report = { name, software, features, maxBindingBytes: bindingBytes };
+    return new Gpu(device, report, workgroup);
   }
 
   /** Does this device have an optional feature, e.g. 'subgroups'? */

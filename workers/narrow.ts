@@ -12,8 +12,21 @@ import { latentAt, type Scratch } from './scratch.ts';
 import type { State } from './state.ts';
 import type { KdaWeights, Matrix, MlaWeights, ModelWeights, MoeWeights } from './weights.ts';
 
-/** Lanes of every workgroup. */
-const LANES = { SUM_LANES: 256 };
+/**
+ * Lanes of a workgroup of each kernel where the device has so many and room for what they share; else half as many, down to 256,
+ * which every device has. With so few workgroups each is alone on its part of the GPU: its lanes are all that hides its waits.
+ */
+const MOST_LANES = { kda: 512, moe: 512, query: 512, out: 512, settle: 512 };
+const LEAST_LANES: number = FLOOR.invocations;
+
+/** `most` lanes, or as many as the device grants and has the bytes of workgroup memory for. */
+function lanesFor({ workgroup, report }: Gpu, most: number, bytes: (lanes: number) => number) {
+  let lanes = report.software ? LEAST_LANES : most;
+  while (lanes > LEAST_LANES && (lanes > workgroup.lanes || bytes(lanes) > workgroup.bytes)) {
+    lanes /= 2;
+  }
+  return { SUM_LANES: lanes };
+}
 
 /** Where parts begin in `scratch.x`, whose first two rows hold the residual row in turn: a mixer's, of each head one. */
 const MIXER_PARTS = 2;
@@ -23,14 +36,18 @@ function expertParts({ heads }: ModelConfig): number {
   return MIXER_PARTS + heads;
 }
 
-/** Hidden units that one workgroup of moe_layer has. */
-function expertUnits({ moe }: ModelConfig): number {
-  const fits = (units: number) => moe.width % units === 0 && moe.sharedWidth % units === 0;
-  return [64, 32].find(fits) ?? 0;
-}
-
-function expertSlices(c: ModelConfig): number {
-  return (c.moe.expertsUsed * c.moe.width + c.moe.sharedWidth) / expertUnits(c);
+/** Hidden units that one workgroup of moe_layer has, and how many workgroups that makes: as many as there are rows for their parts. */
+function expertSlices(c: ModelConfig, scratch: Scratch): { units: number; slices: number } {
+  const { width, sharedWidth, expertsUsed } = c.moe;
+  const choices = [32, 64].map((units) => ({
+    units,
+    slices: (expertsUsed * width + sharedWidth) / units,
+  }));
+  const fits = ({ units, slices }: { units: number; slices: number }) =>
+    width % units === 0 &&
+    sharedWidth % units === 0 &&
+    expertParts(c) + slices <= scratch.x.shape[0]!;
+  return choices.find(fits) ?? { units: 0, slices: 0 };
 }
 
 /** A matrix in one buffer: with five of them a kernel's other bindings are as many as any device has. */
@@ -56,7 +73,7 @@ function adjoin(...matrices: Matrix[]): boolean {
 export function isNarrow(c: ModelConfig, weights: ModelWeights, scratch: Scratch): boolean {
   const D = c.width;
   const { keys, values } = c.kda;
-  const lanes = LANES.SUM_LANES;
+  const lanes = LEAST_LANES;
   const kdaFits = ({ forgetB, outGateB, output, ...w }: KdaWeights) =>
     [w.q, w.k, w.v, w.forgetA, w.outGateA, w.writeStrength, forgetB, outGateB].every(single) &&
     fromFirstRow(output) &&
@@ -69,15 +86,14 @@ export function isNarrow(c: ModelConfig, weights: ModelWeights, scratch: Scratch
   const mlaFits = (w: MlaWeights) =>
     [w.q, w.latent, w.keyUp, w.valueUp, w.output].every(fromFirstRow) &&
     c.mla.values % K.blockSpan(w.output.type) === 0;
-  const units = expertUnits(c);
+  const { units } = expertSlices(c, scratch);
   const EXPERTS = c.moe.experts;
   const moeFits = ({ experts, shared, sharedInputs }: MoeWeights) =>
     [experts.gate, experts.up, experts.down, shared.down, ...sharedInputs].every(fromFirstRow) &&
     EXPERTS <= K.FEW_EXPERTS &&
     units > 0 &&
     Math.max(K.blockSpan(experts.down.type), K.blockSpan(shared.down.type)) === 32 &&
-    K.moeLayerBytes({ D, EXPERTS, units, lanes }) <= FLOOR.workgroupBytes &&
-    expertParts(c) + expertSlices(c) <= scratch.x.shape[0]!;
+    K.moeLayerBytes({ D, EXPERTS, units, lanes }) <= FLOOR.workgroupBytes;
   return (
     D % PART_ELEMENTS === 0 &&
     weights.layers.every(
@@ -97,23 +113,29 @@ export function narrowBlocks(
   s: Scratch,
   dense: Blocks['dense'],
 ): Blocks {
-  const { heads: H } = c;
+  const { heads: H, width: D } = c;
   let parts = { PARTS: 0, PART_FROM: 0 };
   /** What residual is to read and write: mixers take row 0 to row 1, experts row 1 to row 0. */
   const residual = (FROM: number, TO: number) => ({
-    ...{ D: c.width, FROM, TO, NORM_EPS: c.eps },
+    ...{ D, FROM, TO, NORM_EPS: c.eps },
     ...parts,
   });
-  const mixed = gpu.part(s.x, 'residual row of one token', c.width, [1, c.width]);
+  const mixed = gpu.part(s.x, 'residual row of one token', D, [1, D]);
   const settle = (FROM: number) => {
     const consts = residual(FROM, 0);
-    p.run(K.settle, {}, { rows: s.x }, [K.residual, p.sum], { ...consts, ...LANES });
+    const lanes = lanesFor(gpu, MOST_LANES.settle, (l) => K.residualBytes({ D, lanes: l }));
+    p.run(K.settle, {}, { rows: s.x }, [K.residual, p.sum], { ...consts, ...lanes });
     parts = { PARTS: 0, PART_FROM: 0 };
   };
   return {
     kda: (w, { memory: S, tails }, watch, input) => {
+      const { keys, values: V, taps: TAPS } = c.kda;
+      const RANK = w.forgetB.cols;
+      const lanes = lanesFor(gpu, MOST_LANES.kda, (l) =>
+        K.kdaLayerBytes({ D, K: keys, V, RANK, lanes: l }),
+      );
       const consts = {
-        ...{ H, K: c.kda.keys, V: c.kda.values, TAPS: c.kda.taps, BEFORE: c.width, EPS: c.eps },
+        ...{ H, K: keys, V, TAPS, BEFORE: D, EPS: c.eps },
         ...{ F_FIRST: w.forgetB.parts[0]!.offset, G_FIRST: w.outGateB.parts[0]!.offset },
         ...{ Q_FIRST: w.q.parts[0]!.offset, LOW_FIRST: w.forgetA.parts[0]!.offset },
         PART_TO: MIXER_PARTS,
@@ -130,7 +152,8 @@ export function narrowBlocks(
         ],
         {
           ...residual(0, 1),
-          ...(watch ? { ...LANES, CHANGES: watch.changes.shape[0]! } : LANES),
+          ...lanes,
+          ...(watch && { CHANGES: watch.changes.shape[0]! }),
         },
       );
       parts = { PARTS: H, PART_FROM: MIXER_PARTS };
@@ -150,16 +173,21 @@ export function narrowBlocks(
         },
         [w.q, w.latent, w.keyUp].map(whole),
         [K.residual, K.shares, K.latentRow, numbersOf(cache), K.step, p.sum],
-        { ...residual(0, 1), ...LANES },
+        {
+          ...residual(0, 1),
+          ...lanesFor(gpu, MOST_LANES.query, (l) =>
+            K.mlaQueryBytes({ D, LATENT, SHARED, NOPE: w.keyUp.cols, lanes: l }),
+          ),
+        },
       );
       const SLICES = attendOne(p, gpu, c, w, cache, state.segments, s);
       p.runMatrices(
         K.mlaOut,
-        { HEADS: H, VALUES, SLICES, D: c.width, PART_TO: MIXER_PARTS },
+        { HEADS: H, VALUES, SLICES, D, PART_TO: MIXER_PARTS },
         { stats: s.stats, parts: s.parts, o: s.o, rows: s.x },
         [w.valueUp, w.output].map(whole),
         [K.slices, K.shares, p.sum],
-        LANES,
+        lanesFor(gpu, MOST_LANES.out, (l) => K.mlaOutBytes({ D, LATENT, VALUES, lanes: l })),
       );
       parts = { PARTS: H, PART_FROM: MIXER_PARTS };
       input(mixed);
@@ -170,8 +198,11 @@ export function narrowBlocks(
     },
     moe: (w, chosen) => {
       const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, normalised } = c.moe;
-      const SLICES = expertSlices(c);
+      const { units, slices: SLICES } = expertSlices(c, s);
       const PART_TO = expertParts(c);
+      const lanes = lanesFor(gpu, MOST_LANES.moe, (l) =>
+        K.moeLayerBytes({ D, EXPERTS, units, lanes: l }),
+      );
       p.runMatrices(
         K.moeLayer,
         { SLICES, PART_TO },
@@ -180,7 +211,7 @@ export function narrowBlocks(
           whole,
         ),
         [K.activation, K.residual, K.routerEarly, p.sum],
-        { ...residual(1, 0), EXPERTS, TOP, SCALE, NORM: normalised ? 1 : 0, ...LANES },
+        { ...residual(1, 0), EXPERTS, TOP, SCALE, NORM: normalised ? 1 : 0, ...lanes },
       );
       parts = { PARTS: SLICES, PART_FROM: PART_TO };
       return gpu.part(chosen, 'logits', K.CHOSEN.logits, [EXPERTS]);
