@@ -203,6 +203,7 @@ export class Memory {
         case 'forgotten':
           records = (records ?? [...this.records]).slice(0, frame.from);
           this.#forgetRecalls(frame.from);
+          if (frame.from === 0) void this.#recount();
           break;
         case 'recall':
           this.#keepRecall(frame.frame);
@@ -512,6 +513,19 @@ export class Memory {
       norms,
       cells,
     };
+  }
+
+  /** All was forgotten: where a conversation began anew, one branch is left, and what was planned was for another. */
+  async #recount(): Promise<void> {
+    const api = this.#api;
+    const branches = await api?.branches().catch(() => null);
+    if (!branches || api !== this.#api) return;
+    this.branches = branches;
+    const [only, second] = branches;
+    if (!only || second) return;
+    this.branch = only.id;
+    this.planned = [];
+    this.#left.clear();
   }
 
   async #reread(api: MemoryApi, branch: number): Promise<void> {

@@ -167,7 +167,9 @@ const engine: EngineApi & BookmarkApi = {
   stop() {
     stopped = true;
   },
-  async reset() {},
+  async reset() {
+    memoryOf.clear();
+  },
   async tokenize(prompt) {
     return promptIds(prompt);
   },

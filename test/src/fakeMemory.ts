@@ -153,6 +153,13 @@ export function fakeMemory(model: ModelReport, stopOf: (ids: number[], text: str
       records = records.slice(0, from);
       if (watch) send({ kind: 'forgotten', from });
     },
+    /** One empty branch is left. */
+    clear(): void {
+      branches.length = 1;
+      branch = 0;
+      kept.clear();
+      this.forget();
+    },
     feed,
     api: {
       layers: async () => fakeLists(model),

@@ -243,6 +243,21 @@ describe('going on differently', () => {
   });
 });
 
+test('a conversation that begins anew has none of the branches of the last one', async () => {
+  open();
+  await ask();
+  await card('Next word').click();
+  token(2).click();
+  await page.getByRole('button', { name: 'Go on with Then' }).click();
+  await expect.element(answers.last()).toHaveTextContent('You Then and on');
+  await card('Change the memory').click();
+  const branches = page.getByRole('button', { name: /^branch \d/ });
+  await expect.poll(() => branches.elements().length).toBeGreaterThan(0);
+  await page.getByRole('button', { name: 'New conversation' }).click();
+  await ask();
+  await expect.poll(() => branches.elements().length).toBe(0);
+});
+
 describe('a first visit', () => {
   const { model } = loaded;
   const texts = ['<s>', 'Mira', ' is', ' here', 'Yes', '.'];
