@@ -57,6 +57,8 @@ const listShell: Plugin = {
 export default defineConfig({
   // Relative addresses: the built page works in any folder of any server.
   base: './',
+  // What is not there is not there, as on a host of files: no page in its place.
+  appType: 'mpa',
   plugins: [
     svelte({ configFile: false }),
     publishHeaders(),

@@ -1,7 +1,10 @@
 /** What stands around the built page: who may read the development server, and the workflow that publishes. */
-import { readFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { createServer } from 'vite';
+import { createServer, preview } from 'vite';
+import { headersFile } from '../../tools/headers.ts';
 import { publishHeaders } from '../../tools/publish.ts';
 
 test('the development server lets frames without an origin read, and no other site', async () => {
@@ -27,6 +30,83 @@ test('the development server lets frames without an origin read, and no other si
     expect(await allowed('https://elsewhere.example')).toBeNull();
   } finally {
     await server.close();
+  }
+});
+
+// -------------------------------------------------------------------------------------------- the preview
+
+/** What a host that reads `_headers` sends with the file at `path`. */
+function sentByHosts(file: string, path: string): Record<string, string> {
+  const sent: Record<string, string> = {};
+  for (const rule of file.split(/\n(?=\S)/)) {
+    const [pattern, ...lines] = rule.trimEnd().split('\n');
+    const [start, end] = pattern!.split('*');
+    if (end === undefined ? path !== start : !path.startsWith(start!)) continue;
+    for (const line of lines) {
+      const [, name, value] = /^ {2}([\w-]+): (.+)$/.exec(line) ?? [];
+      sent[name!.toLowerCase()] = value!;
+    }
+  }
+  return sent;
+}
+
+test('vite preview, by the project’s own configuration, sends what hosts send: policy, Trusted Types and all', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'palimpsest-preview-'));
+  const files = ['index.html', 'embed.html', 'cpu.html', 'examples/index.html'];
+  for (const file of [
+    ...files,
+    'assets/engine.worker-x.js',
+    'embed.js',
+    'models/m/manifest.json',
+  ]) {
+    mkdirSync(dirname(join(folder, file)), { recursive: true });
+    writeFileSync(join(folder, file), '<!doctype html>');
+  }
+  const server = await preview({
+    configFile: 'vite.config.ts',
+    logLevel: 'silent',
+    build: { outDir: folder },
+    preview: { port: 0, host: '127.0.0.1' },
+  });
+  try {
+    const address = server.httpServer.address();
+    const origin = `http://127.0.0.1:${typeof address === 'object' ? address!.port : 0}`;
+    const headersAt = async (path: string) => {
+      const answer = await fetch(origin + path, { headers: { origin: 'https://course.example' } });
+      expect(answer.status, path).toBe(200);
+      return Object.fromEntries(answer.headers);
+    };
+    const paths = ['/', '/?model=models/tiny/', ...files.map((file) => `/${file}`), '/examples/'];
+    for (const path of [
+      ...paths,
+      '/assets/engine.worker-x.js',
+      '/embed.js',
+      '/models/m/manifest.json',
+    ]) {
+      const sent = await headersAt(path);
+      const expected = sentByHosts(headersFile(), path.replace(/\?.*/, ''));
+      expect(sent, path).toMatchObject(expected);
+      expect(sent, path).not.toHaveProperty('cross-origin-opener-policy');
+      expect(expected['access-control-allow-origin'], path).toBe('*');
+      expect(expected['x-content-type-options'], path).toBe('nosniff');
+      expect(expected['referrer-policy'], path).toBe('no-referrer');
+      if (!/\.json|embed\.js/.test(path))
+        expect(expected['content-security-policy'], path).toMatch(
+          /^default-src 'none'; script-src 'self'/,
+        );
+      if (/\/(\?.*)?$|\.html$/.test(path))
+        expect(expected['content-security-policy'], path).toContain(
+          "require-trusted-types-for 'script'",
+        );
+    }
+    const framed = async (path: string) =>
+      /frame-ancestors ([^;]*)/.exec((await headersAt(path))['content-security-policy']!)?.[1];
+    expect(await framed('/index.html')).toBe("'none'");
+    expect(await framed('/embed.html')).toBe('*');
+    expect((await fetch(`${origin}/models/none/manifest.json`)).status).toBe(404);
+  } finally {
+    await server.close();
+    rmSync(folder, { recursive: true });
   }
 });
 
