@@ -107,8 +107,12 @@ export class Session {
   last = $state.raw<Answered | null>(null);
   /** Why the sheet's last completion failed. */
   paperFailure = $state.raw<Failure | null>(null);
-  /** Bytes to fetch for the model; null until its manifest is read. */
+  /** What the model weighs; null until its manifest is read. */
   modelBytes = $state.raw<number | null>(null);
+  /** What of it is on this computer already. */
+  storedBytes = $state.raw(0);
+  /** Bytes to fetch for the model; null while not known. */
+  missingBytes = $derived(this.modelBytes && Math.max(0, this.modelBytes - this.storedBytes));
   /** The conversation that the present one took the place of, for one step back. */
   previous = $state.raw<Conversation | null>(null);
   model = $state.raw('');
@@ -288,13 +292,9 @@ export class Session {
   async #weigh(): Promise<void> {
     const { model } = this;
     const client = this.#client;
-    try {
-      const manifest = await client.describe(model);
-      if (model === this.model && client === this.#client)
-        this.modelBytes = manifest?.bytes ?? null;
-    } catch {
-      // The size is a courtesy; loading says what is wrong.
-    }
+    const manifest = await client.describe(model).catch(() => null); // a load says what is wrong
+    if (manifest && model === this.model && client === this.#client)
+      this.modelBytes = manifest.bytes;
   }
 
   /** A page that cannot run the model says so before anyone waits for a download. */

@@ -1,4 +1,7 @@
-/** Who answers besides the engine on the GPU: llama.cpp on the processor, in a browser without WebGPU, and an endpoint. */
+/**
+ * Who answers besides the engine on the GPU: llama.cpp on the processor, in a browser without WebGPU and chosen by hand, and
+ * an endpoint.
+ */
 import { readFileSync } from 'node:fs';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -8,8 +11,9 @@ import { createTokenizer } from '../../workers/tokenizer.ts';
 import { openEndpoint, type EndpointServer } from '../endpoint.ts';
 import { fixture } from '../reference/golden.ts';
 import { emptyState, forward, greedy, openModel } from '../reference/model.ts';
-import { faultsOf, openBrowserWithoutGpu } from './browser.ts';
+import { faultsOf, openBrowser, openBrowserWithoutGpu } from './browser.ts';
 import { modelFiles, openSite, type Site } from './site.ts';
+import { tinyChat } from './tinyChat.ts';
 
 const tiny = fixture('tiny-f32.gguf');
 const key = 'sk-secret-123';
@@ -22,7 +26,12 @@ let page: Page;
 let faults: string[];
 
 beforeAll(async () => {
-  site = await openSite({ files: modelFiles('/models/tiny/', tiny, readFileSync(tiny)) });
+  site = await openSite({
+    files: {
+      ...modelFiles('/models/tiny/', tiny, readFileSync(tiny)),
+      ...modelFiles('/models/chat/', 'chat.gguf', tinyChat()),
+    },
+  });
   endpoint = await openEndpoint('vllm', key);
   browser = await openBrowserWithoutGpu();
 });
@@ -33,9 +42,9 @@ afterAll(async () => {
   await endpoint?.close();
 });
 
-async function visit(path: string): Promise<void> {
+async function visit(path: string, by: Browser = browser): Promise<void> {
   site.requested.length = 0;
-  context = await browser.newContext();
+  context = await by.newContext();
   page = await context.newPage();
   faults = faultsOf(page);
   await page.goto(site.origin + path);
@@ -98,6 +107,42 @@ test('without WebGPU llama.cpp answers from the stored weights, as float64 does,
   await page.getByText('stopped').first().waitFor();
   expect(asked(/\.gguf$/)).toHaveLength(ranges);
   expect(faults).toEqual([]);
+});
+
+test('the processor is chosen by hand, and then the GPU: the same question has the same answer, fetched once', async () => {
+  const withGpu = await openBrowser();
+  try {
+    await visit('/?model=models/chat/', withGpu);
+    const who = (name: RegExp) => page.getByRole('radio', { name });
+    await who(/llama\.cpp, on the processor/).check();
+    await page.getByText('llama.cpp answers, on the processor.', { exact: true }).waitFor();
+    expect(await page.getByText(/Nobody chose the processor/).count()).toBe(0);
+    expect(site.requested.filter((path) => /\.(gguf|wasm)$/.test(path))).toEqual([]);
+    await button('Ink').click();
+    await longestAnswer(16);
+    await send('On a page');
+    const answer = page.getByRole('article', { name: 'The model' }).locator('.markdown');
+    const onProcessor = page.getByText(/^on the processor · 16 tokens/);
+    await onProcessor.waitFor();
+    const first = await answer.textContent();
+    expect(first!.length).toBeGreaterThan(8);
+    // Where it computes is said where a GPU's name would be.
+    await page.getByText(/^this computer’s processor, one thread, llama\.cpp/).waitFor();
+
+    const asked = () => site.requested.filter((path) => path.endsWith('.gguf')).length;
+    const fetched = asked();
+    await who(/This page, on the GPU/).check();
+    await page.getByText(/^The model is stored here\. It is loaded when/).waitFor();
+    await button('Again').click();
+    await page.getByText(/^16 tokens ·/).waitFor();
+    expect(await answer.textContent()).toBe(first);
+    await page.getByRole('group', { name: 'answer 2 of 2' }).waitFor();
+    expect(await onProcessor.count()).toBe(0);
+    expect(asked()).toBe(fetched);
+    expect(faults).toEqual([]);
+  } finally {
+    await withGpu.close();
+  }
 });
 
 test('an endpoint answers; its key stays; what goes wrong is said', async () => {

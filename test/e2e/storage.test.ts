@@ -115,6 +115,9 @@ describe('a model in storage', () => {
 
     await downloaded();
     await page.getByText(/MB, stored here already$/).waitFor();
+    await page
+      .getByText('The model is stored here. It is loaded when you begin to write.')
+      .waitFor();
     await button('Verify').click();
     await page.getByText(/^Verified: every stored byte/).waitFor();
 
@@ -132,6 +135,7 @@ describe('a model in storage', () => {
     await button('Delete').click();
     await page.getByText(/^Nothing is stored yet/).waitFor();
     await button('Download only').waitFor();
+    await page.getByText('The model is fetched when you begin to write.').waitFor();
     expect(grave(faults)).toEqual([]);
   });
 
