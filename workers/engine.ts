@@ -538,7 +538,7 @@ export class Engine {
       this.#advance(piece, 'chunk');
       await this.#memory.rest();
       await this.#gpu.idle(); // so that a stop is heard between pieces, and no queue grows
-      await this.#serve();
+      if (this.#state.position < end) await this.#serve(); // after the last, the first token comes first
     }
     await this.#checkpoint();
     this.#memory.keep.take();
