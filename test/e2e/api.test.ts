@@ -47,10 +47,9 @@ const request = {
     { role: 'user' as const, content: 'Is 123 a prime?' },
   ],
   temperature: 0,
-  max_tokens: 4,
 };
 
-test('“Is 123 a prime?” streams, stops, and is the same when it is asked again; one engine at a time', async () => {
+test('“Is 123 a prime?” as the model card asks it streams to the model’s own end, and is the same when asked again; one engine at a time', async () => {
   const context = await browser.newContext();
   const page = await openTab(context);
   const faults = faultsOf(page);
@@ -62,11 +61,12 @@ test('“Is 123 a prime?” streams, stops, and is the same when it is asked aga
     const second = await kept
       .createEngine({ model, tabs: 'refuse' })
       .catch((error: Error) => error);
-    const wanted = { ...request, logprobs: true, top_logprobs: 2 };
+    const wanted = { ...request, max_tokens: 96, logprobs: true, top_logprobs: 2 };
     const stream = await engine.chat.completions.create({ ...wanted, stream: true });
     const chunks = [];
     for await (const chunk of stream) chunks.push(chunk);
     const again = await engine.chat.completions.create({ ...wanted, max_tokens: 2 });
+    engine.close();
     return {
       text: chunks.map(({ choices }) => choices[0]?.delta.content ?? '').join(''),
       last: chunks.at(-1)!,
@@ -75,10 +75,11 @@ test('“Is 123 a prime?” streams, stops, and is the same when it is asked aga
       second: second instanceof Error ? second.message : 'a second engine',
     };
   }, request);
-  expect(seen.text.length).toBeGreaterThan(3);
-  expect(seen.last.choices[0]!.finish_reason).toBe('length');
-  expect(seen.last.usage!.completion_tokens).toBe(4);
-  expect(seen.last.palimpsest!.reason).toBe('length');
+  // Whole sentences, which the model ended: neither the limit nor anyone who reads did.
+  expect(seen.text).toMatch(/^[A-Z0-9][^<|]*[.!?]$/);
+  expect(seen.last.choices[0]!.finish_reason).toBe('stop');
+  expect(seen.last.usage!.completion_tokens).toBeLessThan(96);
+  expect(seen.last.palimpsest!.reason).toBe('end');
   expect(seen.best!.top_logprobs).toHaveLength(2);
   expect(seen.best!.top_logprobs[0]!.token).toBe(seen.best!.token);
   const start = seen.again.choices[0]!.message.content;
@@ -99,11 +100,18 @@ test('two tabs have one engine; when its tab is closed the other has it, and its
       const kept = globalThis as unknown as Kept;
       const model = new URL('models/tiny/', document.baseURI).href;
       kept.engine = await kept.createEngine({ model });
-      const { choices, usage } = await kept.engine.chat.completions.create(request);
-      return { text: choices[0]!.message.content, tokens: usage.total_tokens };
+      const { completions } = kept.engine.chat;
+      const { choices, usage } = await completions.create(request);
+      const text = choices[0]!.message.content;
+      const stop = text.slice(20, 24);
+      const cut = await completions.create({ ...request, stop: ['never said', stop] });
+      return { text, tokens: usage.total_tokens, stop, cut: cut.choices[0]!, why: cut.palimpsest };
     },
     { ...asked, max_tokens: 120 },
   );
+  // An answer that is to stop at some words ends before they first stand there.
+  expect(first.cut.message.content).toBe(first.text.slice(0, first.text.indexOf(first.stop)));
+  expect([first.cut.finish_reason, first.why.reason]).toEqual(['stop', 'stop']);
 
   const other = await openTab(context);
   const faults = faultsOf(other);
