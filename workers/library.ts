@@ -36,7 +36,7 @@ import {
   type WeightsStatus,
 } from './protocol.ts';
 import { Residents, residentSpans } from './residents.ts';
-import { sha256 } from './sha256.ts';
+import { leafBytes, sha256 } from './sha256.ts';
 import { freeBytes, memoryShelf, piecesOf, Store, type ModelRecord, type Shelf } from './store.ts';
 import { inUnits, type Limits, type World } from './transfer.ts';
 
@@ -72,6 +72,8 @@ interface Span {
 const tellEveryMs = 100;
 /** A few of them and a range that was asked for are in memory, which shall not be more than two pieces. */
 const spanBytes = 4 * 1024 * 1024;
+/** What is no longer, such as the beginning of a header, is read with its leaves alone where its span is not in memory. */
+const glanceBytes = 64 * 1024;
 
 export class Library implements WeightsApi {
   #world: World;
@@ -283,6 +285,10 @@ export class Library implements WeightsApi {
     }
     const within = offset - pieces[number]!.start;
     let span: Span | null = { number, start: within - (within % spanBytes) };
+    const little = bytes > 0 && bytes <= glanceBytes && within + bytes <= pieces[number]!.bytes;
+    if (little && !this.#residents.has(keyOf(opened, span))) {
+      return this.#glance(opened, number, within, within + bytes);
+    }
     const whole = new Uint8Array(bytes);
     for (let at = offset; at < end && span; span = after(opened, span)) {
       const spanStart = pieces[span.number]!.start + span.start;
@@ -298,7 +304,7 @@ export class Library implements WeightsApi {
 
   /** What `use` makes of a verified span; while it is read and hashed, those after it are begun with. */
   #withSpan<T>(opened: Opened, span: Span, use: (bytes: ArrayBuffer) => T): Promise<T> {
-    const used = this.#residents.with(keyOf(opened, span), () => this.#load(opened, span), use);
+    const used = this.#residents.with(keyOf(opened, span), () => this.#loadSpan(opened, span), use);
     const { lastRead } = opened;
     const previous = lastRead && after(opened, lastRead);
     const forward = !lastRead || isSame(span, lastRead) || (previous && isSame(span, previous));
@@ -307,27 +313,44 @@ export class Library implements WeightsApi {
     for (let ahead = 1; forward && next && ahead < residentSpans; ahead++) {
       const following = next;
       if (!opened.download.present.has(following.number)) break;
-      this.#residents.ahead(keyOf(opened, following), () => this.#load(opened, following));
+      this.#residents.ahead(keyOf(opened, following), () => this.#loadSpan(opened, following));
       next = after(opened, following);
     }
     return used;
   }
 
-  /** A span from the store with the right hash; its piece is fetched again if it is not there or damaged. */
-  async #load(opened: Opened, span: Span): Promise<ArrayBuffer> {
+  async #loadSpan(opened: Opened, span: Span): Promise<ArrayBuffer> {
+    const { bytes, hash } = await this.#load(opened, span.number, span.start, endOf(opened, span));
+    await this.#noteVerified(opened, span, hash);
+    return bytes;
+  }
+
+  /** Bytes [from, to) of a piece, with as little else as can be verified. */
+  async #glance(opened: Opened, number: number, from: number, to: number): Promise<ArrayBuffer> {
+    const start = from - (from % leafBytes);
+    const end = Math.min(Math.ceil(to / leafBytes) * leafBytes, opened.pieces[number]!.bytes);
+    const { bytes } = await this.#load(opened, number, start, end);
+    return bytes.slice(from - start, to - start);
+  }
+
+  /**
+   * Bytes [start, end) of a piece from the store, and the hash of the piece, which they agree with; the piece is fetched again
+   * if it is not there or damaged. Both are multiples of leafBytes, or the piece's end.
+   */
+  async #load(
+    opened: Opened,
+    number: number,
+    start: number,
+    end: number,
+  ): Promise<{ bytes: ArrayBuffer; hash: string }> {
     const { record, store, download } = opened;
-    const { number, start } = span;
     const { file } = record.manifest.shards[opened.pieces[number]!.shard]!;
     for (let repairs = 0; repairs < 2; repairs++) {
       await download.want(number);
       const piece = opened.pieces[number]!;
       const expected = piece.stated ?? (await store.lookUp(record.model, piece)).sha256;
-      const found =
-        expected === null ? 'missing' : await store.sound(expected, start, endOf(opened, span));
-      if (expected !== null && typeof found !== 'string') {
-        await this.#noteVerified(opened, span, expected);
-        return found;
-      }
+      const found = expected === null ? 'missing' : await store.sound(expected, start, end);
+      if (expected !== null && typeof found !== 'string') return { bytes: found, hash: expected };
       if (expected !== null) await store.dropPiece(expected);
       opened.repairedPieces++;
       download.note = `A stored piece of ${file} was ${String(found)} and is fetched again`;

@@ -28,6 +28,11 @@ export class Residents {
     this.#clock = clock;
   }
 
+  /** Whether a piece is here, or on its way. */
+  has(key: string): boolean {
+    return this.#pieces.has(key);
+  }
+
   /** What `use` makes of a piece, loaded if it is not there. `use` keeps nothing of the bytes. Fails as `load`. */
   async with<T>(
     key: string,

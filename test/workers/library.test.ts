@@ -1,12 +1,14 @@
 /** Models by their names: opened, followed, read in place and kept. How their bytes arrive is download.test.ts's. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { LoadProgress, WeightsStatus } from '../../workers/protocol.ts';
+import { leafBytes } from '../../workers/sha256.ts';
 import {
   damage,
   openRig,
   readWhole,
   serveFolder,
   sha256Of,
+  smallLimits,
   weights,
   type Rig,
 } from '../fault/rig.ts';
@@ -63,6 +65,27 @@ describe('opening', () => {
     expect(await rig.pass(readWhole(library, model))).toEqual(model.hashes);
     rig.server.choose = () => ({ kind: 'stall', afterBytes: 0 });
     expect(await rig.pass(readWhole(rig.tab().library, model))).toEqual(model.hashes);
+  });
+
+  test('a little is read with its leaves alone, and what is damaged of them fetched again', async () => {
+    const roomy = await openRig({ limits: { ...smallLimits, pieceBytes: 8 * leafBytes } });
+    const bytes = weights(3 * leafBytes + 100, 1);
+    const { model } = serveFolder(roomy, 'm', [bytes]);
+    await roomy.pass(roomy.tab().library.download(model));
+    await damage(roomy, bytes); // in the second leaf
+    const { library } = roomy.tab();
+    await library.open(model, noReport);
+    const read = async (offset: number, count: number) => {
+      const range = new Uint8Array(await roomy.pass(library.read(model, 0, offset, count)));
+      expect(range).toEqual(bytes.slice(offset, offset + count));
+      return (await library.status(model)).repairedPieces;
+    };
+    expect(await read(0, 0)).toBe(0);
+    expect(await read(0, 1000)).toBe(0);
+    expect(await read(leafBytes - 10, 10)).toBe(0);
+    expect(await read(3 * leafBytes + 90, 10)).toBe(0);
+    expect(await read(leafBytes - 10, 20)).toBe(1);
+    await roomy.close();
   });
 
   test('the first file of a split one names them all', async () => {
