@@ -35,6 +35,7 @@ import {
   type WeightsApi,
 } from './protocol.ts';
 import { sha256 } from './sha256.ts';
+import { SpareGpu } from './spareGpu.ts';
 import { readState, writeState } from './stateFile.ts';
 import { diskShelf } from './store.ts';
 
@@ -46,15 +47,14 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
   #identity = '';
   /** Where weights come from, after a loss again. */
   #weights: Remote<WeightsApi> | null = null;
+  readonly #spare = new SpareGpu(openGpu);
   readonly #bookmark = new Bookmark(() => diskShelf('palimpsest-conversation'));
   #bench: Bench | null = null;
   #sayLost: (reason: string) => void = () => {};
   readonly #lost = new Promise<string>((resolve) => (this.#sayLost = resolve));
 
   async device(): Promise<DeviceReport> {
-    const gpu = await openGpu();
-    gpu.destroy();
-    return gpu.report;
+    return (await this.#spare.look()).report;
   }
 
   async load(model: string, port: MessagePort, report: (p: LoadProgress) => void): Promise<Loaded> {
@@ -69,8 +69,10 @@ class Door implements EngineApi, MemoryApi, BookmarkApi, BenchApi {
         read: async (offset, byteLength) =>
           new Uint8Array(await weights.read(model, i, offset, byteLength)),
       }));
+      // The store makes ready while the device is opened; what fails is told by the next read.
+      sources[0]?.read(0, 0).catch(() => {});
       const engine = await LastingEngine.load({
-        open: openGpu,
+        open: () => this.#spare.take(),
         shards: sources,
         contextTokens: Infinity,
         report,
