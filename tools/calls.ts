@@ -25,7 +25,7 @@ const gpu = await Gpu.open(await nodeGpu(), FULL);
 gpu.report.software = false; // plan as for a GPU
 const file = await withoutOutputCopy(await openGguf(modelSources(arg.model)));
 const config = modelConfig(file);
-const model = await Model.load(gpu, file, config, 'gpu', () => {});
+const model = await Model.load(gpu, file, config, 'gpu');
 const state = new State(gpu, config, 2048, 'f32');
 state.reserve(2048);
 await model.attach(state, { tap: null, changes: null });

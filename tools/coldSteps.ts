@@ -8,6 +8,8 @@ export interface Step {
   times: number;
   fromMs: number;
   toMs: number;
+  /** How much of that its thread was busy; null where it was not counted. */
+  busyMs: number | null;
 }
 
 /** Call before the page is opened: has it put down when the message was sent. */
@@ -22,10 +24,11 @@ export async function stepsOf(page: Page): Promise<Step[]> {
   const putDown = () => ({
     origin: performance.timeOrigin,
     entries: ['mark', 'measure'].flatMap((type) =>
-      performance.getEntriesByType(type).map(({ name, entryType, startTime, duration }) => ({
-        name,
-        fromMs: entryType === 'mark' ? 0 : startTime, // a mark: from the script's beginning on
-        toMs: startTime + duration,
+      performance.getEntriesByType(type).map((entry) => ({
+        name: entry.name,
+        fromMs: type === 'mark' ? 0 : entry.startTime, // a mark: from the script's beginning on
+        toMs: entry.startTime + entry.duration,
+        busyMs: (entry as PerformanceMeasure).detail?.busyMs ?? null,
       })),
     ),
   });
@@ -39,7 +42,7 @@ export async function stepsOf(page: Page): Promise<Step[]> {
   const steps = new Map<string, Step>();
   for (const { where, origin, entries } of [{ where: 'page', ...ofPage }, ...ofWorkers]) {
     const lateMs = origin - ofPage.origin;
-    for (const { name, fromMs, toMs } of entries) {
+    for (const { name, fromMs, toMs, busyMs } of entries) {
       const key = `${where} ${name}`;
       const known = steps.get(key);
       steps.set(key, {
@@ -48,6 +51,7 @@ export async function stepsOf(page: Page): Promise<Step[]> {
         times: (known?.times ?? 0) + 1,
         fromMs: Math.min(known?.fromMs ?? Infinity, fromMs + lateMs),
         toMs: Math.max(known?.toMs ?? 0, toMs + lateMs),
+        busyMs,
       });
     }
   }
@@ -65,14 +69,17 @@ export function medianSteps(runs: readonly Step[][]): Step[] {
   const steps = [...all.values()].map((same): Step => {
     const { where, step } = same[0]!;
     const of = (figure: 'times' | 'fromMs' | 'toMs') => median(same.map((one) => one[figure]));
-    return { where, step, times: of('times'), fromMs: of('fromMs'), toMs: of('toMs') };
+    const busy = same.flatMap(({ busyMs }) => busyMs ?? []);
+    const busyMs = busy.length > 0 ? median(busy) : null;
+    return { where, step, times: of('times'), fromMs: of('fromMs'), toMs: of('toMs'), busyMs };
   });
   return steps.sort((a, b) => a.fromMs - b.fromMs || a.toMs - b.toMs);
 }
 
 /** One line for people. */
-export function lineOf({ where, step, times, fromMs, toMs }: Step): string {
+export function lineOf({ where, step, times, fromMs, toMs, busyMs }: Step): string {
   const name = `  ${where.padEnd(9)} ${step}${times > 1 ? `, ${times}` : ''}`;
   const [from, to, length] = [fromMs, toMs, toMs - fromMs].map((ms) => ms.toFixed(0).padStart(5));
-  return `${name.padEnd(34)} ${from} to ${to} ms ${length} ms`;
+  const busy = busyMs === null ? '' : `, ${busyMs.toFixed(0)} ms busy`;
+  return `${name.padEnd(34)} ${from} to ${to} ms ${length} ms${busy}`;
 }

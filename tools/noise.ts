@@ -8,7 +8,7 @@ import { kernel } from '../workers/link.ts';
 import { PalimpsestError } from '../workers/protocol.ts';
 import { packedRow } from '../workers/quant.ts';
 import type { State } from '../workers/state.ts';
-import type { MatrixPart, TensorShape, WeightSource } from '../workers/weights.ts';
+import type { MatrixPart, TensorShape, Wanted, WeightSource } from '../workers/weights.ts';
 import noiseSource from './noise.wgsl?raw';
 
 const noiseKernel = kernel('noise', noiseSource, {
@@ -98,7 +98,14 @@ export class NoiseWeights implements WeightSource {
     return shape;
   }
 
-  async fill({ name, type, ne }: TensorShape, part: MatrixPart): Promise<void> {
+  async bring(wanted: readonly Wanted[]): Promise<void> {
+    for (const one of wanted) {
+      if ('part' in one) await this.#fill(one.shape, one.part);
+      else one.take(this.#values(one.shape));
+    }
+  }
+
+  async #fill({ name, type, ne }: TensorShape, part: MatrixPart): Promise<void> {
     const [cols = 1] = ne;
     const { codeWords } = packedRow(type, cols);
     const [first, count] = [part.offset * codeWords, part.rows * codeWords];
@@ -115,8 +122,7 @@ export class NoiseWeights implements WeightSource {
   }
 
   /** Sizes as training leaves them: norms near 1, decays from slow to fast, a small bias of the router's. */
-  values(name: string): Promise<Float32Array<ArrayBuffer>> {
-    const { ne } = this.entry(name);
+  #values({ name, ne }: TensorShape): Float32Array<ArrayBuffer> {
     const range = RANGES.find(([ending]) => name.endsWith(ending));
     if (!range) throw new Error(`${name} is a matrix, or of a kind that has no range here`);
     const [, least, most] = range;
@@ -125,7 +131,7 @@ export class NoiseWeights implements WeightSource {
       this.#random = (Math.imul(this.#random, 1664525) + 1013904223) >>> 0;
       values[i] = least + ((most - least) * this.#random) / 2 ** 32;
     }
-    return Promise.resolve(values);
+    return values;
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import { asBranch, type Line, type Outline } from './branches.ts';
 import { type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
+import { FileWeights } from './fileWeights.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
 import { type Gpu, megabytes } from './gpu.ts';
 import type { Kept } from './keep.ts';
@@ -126,18 +127,22 @@ export class Engine {
     const { gpu, report } = options;
     const stored = await measured('headers', () => openGguf(options.shards));
     modelConfig(stored); // what cannot run is refused before weights are read
-    const tokenizer = await measured('tokenizer', () => createTokenizer(stored.metadata));
     const file = await measured('output compared', () => withoutOutputCopy(stored));
     const config = modelConfig(file);
     const tuning = gpu.report.software ? 'cpu' : 'gpu';
-    const model = await measured('weights', () => Model.load(gpu, file, config, tuning, report));
+    const source = new FileWeights(gpu, file, report);
+    const { model, filled } = await Model.begin(gpu, source, config, tuning, source.bytes);
     const { limit, numbers } = contextFor(config, gpu.report.software, options.contextTokens);
     const state = new State(gpu, config, limit, numbers);
-    report({ phase: 'compile', doneBytes: 0, totalBytes: 0, note: '' });
     await gpu.guard('the first part of the context', () => state.reserve(1));
     const piece = (id: number) => tokenizer.piece(id);
-    const laid = { gpu, config, model, state, piece };
-    const memory = await measured('plans', () => Memory.open(laid));
+    const memory = await Memory.open({ gpu, config, model, state, piece });
+    // Pipelines are compiled and weights read elsewhere: meanwhile there is time for the tokenizer.
+    const [, tokenizer] = await Promise.all([
+      measured('plans', () => memory.attach()),
+      measured('tokenizer', () => createTokenizer(stored.metadata)),
+      filled.then(() => report({ phase: 'compile', doneBytes: 0, totalBytes: 0, note: '' })),
+    ]);
     await measured('GPU at rest', () => gpu.idle());
     return new Engine(options, config, model, state, tokenizer, memory);
   }

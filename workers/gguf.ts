@@ -131,7 +131,8 @@ function unsupported(source: ByteSource, what: string): never {
   throw new PalimpsestError('Unsupported', `${source.name} ${what}`);
 }
 
-async function readExactly(
+/** Bytes of a source. Fails: BadModel where it gives too few, and as the source does. */
+export async function readExactly(
   source: ByteSource,
   offset: number,
   byteLength: number,

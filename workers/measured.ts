@@ -12,3 +12,8 @@ export async function measured<T>(step: string, work: () => T | Promise<T>): Pro
     performance.measure(step, { start });
   }
 }
+
+/** Put down a step that ends here, and how much of its time the thread was busy with it. */
+export function putDown(step: string, start: number, busyMs: number): void {
+  performance.measure(step, { start, detail: { busyMs } });
+}

@@ -65,10 +65,9 @@ export class Memory {
     this.#replay = new Replay(gpu, config, model, state, this.branches);
   }
 
-  static async open(laid: Laid): Promise<Memory> {
-    const memory = await laid.gpu.guard('what looks into the memory', () => new Memory(laid));
-    await memory.attach();
-    return memory;
+  /** Call `attach` before anything else. */
+  static open(laid: Laid): Promise<Memory> {
+    return laid.gpu.guard('what looks into the memory', () => new Memory(laid));
   }
 
   /** The present branch. */

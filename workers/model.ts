@@ -8,11 +8,12 @@ import { mergeCandidates } from './candidates.ts';
 import { kdaChunks } from './chunks.ts';
 import type { ModelConfig } from './config.ts';
 import { decodesInFewCalls, oneToken } from './decode.ts';
+import { FileWeights } from './fileWeights.ts';
 import type { GgufFile } from './gguf.ts';
 import { type Call, type Gpu, megabytes, type Reading, type Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import { type Phase, Plan, type Site, TILE, type Tuning, type Visitors } from './plan.ts';
-import { type LoadProgress, PalimpsestError, type Sampling } from './protocol.ts';
+import { PalimpsestError, type Sampling } from './protocol.ts';
 import type { Candidates } from './sampler.ts';
 import {
   CANDIDATES,
@@ -26,9 +27,8 @@ import type { KdaState, MlaState, Segment, State } from './state.ts';
 import {
   adjoining,
   type Ffn,
-  FileWeights,
   type KdaWeights,
-  loadWeights,
+  layOutWeights,
   type Matrix,
   type MlaWeights,
   type ModelWeights,
@@ -100,39 +100,38 @@ export class Model {
   }
 
   /** Put a model's weights on the GPU. Fails: BadModel, Unsupported, LimitTooSmall, OutOfMemory. */
-  static async load(
-    gpu: Gpu,
-    file: GgufFile,
-    config: ModelConfig,
-    tuning: Tuning,
-    report: (p: LoadProgress) => void,
-  ): Promise<Model> {
-    const totalBytes = [...file.tensors.values()].reduce((sum, t) => sum + t.byteLength, 0);
-    let doneBytes = 0;
-    const source = new FileWeights(gpu, file, (bytes) => {
-      doneBytes += bytes;
-      report({ phase: 'upload', doneBytes, totalBytes, note: '' });
-    });
-    return Model.from(gpu, source, config, tuning, totalBytes);
+  static async load(gpu: Gpu, file: GgufFile, config: ModelConfig, tuning: Tuning): Promise<Model> {
+    const source = new FileWeights(gpu, file, () => {});
+    return Model.from(gpu, source, config, tuning, source.bytes);
   }
 
   /** The same with weights of any source, `totalBytes` of them. */
-  static from(
+  static async from(
     gpu: Gpu,
     source: WeightSource,
     config: ModelConfig,
     tuning: Tuning,
     totalBytes: number,
   ): Promise<Model> {
-    return gpu.guard(`${config.name} (${megabytes(totalBytes)} of weights)`, async () => {
-      const weights = await loadWeights(gpu, source, config);
-      return new Model(
-        gpu,
-        config,
-        weights,
-        scratchFor(gpu, config, prefillTokensFor(config, tuning)),
-        tuning,
-      );
+    const { model, filled } = await Model.begin(gpu, source, config, tuning, totalBytes);
+    await filled;
+    return model;
+  }
+
+  /** The same, but while its weights come it can be planned with: `filled` resolves when they are there, and fails as the source. */
+  static async begin(
+    gpu: Gpu,
+    source: WeightSource,
+    config: ModelConfig,
+    tuning: Tuning,
+    totalBytes: number,
+  ): Promise<{ model: Model; filled: Promise<void> }> {
+    return gpu.guard(`${config.name} (${megabytes(totalBytes)} of weights)`, () => {
+      const { weights, wanted } = layOutWeights(gpu, source, config);
+      const scratch = scratchFor(gpu, config, prefillTokensFor(config, tuning));
+      const filled = source.bring(wanted);
+      filled.catch(() => {}); // told where it is awaited
+      return { model: new Model(gpu, config, weights, scratch, tuning), filled };
     });
   }
 

@@ -1,13 +1,13 @@
 /**
- * Tensors of a source, a file as a rule -> matrices and vectors on the GPU. A file's tensor is read in ranges of rows, so no
- * more than one range of it is in memory; a matrix too large for one binding becomes several parts.
+ * Tensors of a source, a file as a rule -> matrices and vectors on the GPU. There is room for all of them, and plans are made,
+ * before the first byte is read; a matrix too large for one binding becomes several parts.
  */
 import { type ModelConfig, splitKvB } from './config.ts';
-import type { GgufFile, TensorEntry } from './gguf.ts';
+import type { TensorEntry } from './gguf.ts';
 import type { Gpu, Tensor } from './gpu.ts';
 import { FEW_EXPERTS } from './kernels.ts';
 import { PalimpsestError } from './protocol.ts';
-import { dequantize, packedRow, repack, rowBytes, rowUnit, type TensorType } from './quant.ts';
+import { packedRow, rowUnit, type TensorType } from './quant.ts';
 
 /** Rows [firstRow, firstRow + rows) of a matrix, in the GPU's layout (quant.ts). */
 export interface MatrixPart {
@@ -50,73 +50,20 @@ export function adjoining(...matrices: Matrix[]): { matrix: Matrix; first: numbe
 export interface WeightSource {
   /** Fails: BadModel, where there is no such tensor. */
   entry(name: string): TensorShape;
-  /** Rows [firstRow, firstRow + rows) of a tensor into the part's buffers, from row `offset` on. */
-  fill(shape: TensorShape, part: MatrixPart): Promise<void>;
-  /** A whole tensor, decoded. */
-  values(name: string): Promise<Float32Array<ArrayBuffer>>;
+  /** Bring all of these, in whatever order suits the source. */
+  bring(wanted: readonly Wanted[]): Promise<void>;
 }
 
 export type TensorShape = Pick<TensorEntry, 'name' | 'type' | 'ne'>;
 
-/** Bytes of a tensor read at a time: at most one shard's worth. */
-const READ_BYTES = 8 * 1024 * 1024;
+/** What is wanted of a tensor: rows [firstRow, firstRow + rows) in a part's buffers, from row `offset` on, or all values, decoded. */
+export type Wanted = { shape: TensorShape } & (
+  { part: MatrixPart } | { take: (values: Float32Array<ArrayBuffer>) => void }
+);
 
-/** The tensors of a file; tells how many bytes of it were read. */
-export class FileWeights implements WeightSource {
-  readonly #gpu: Gpu;
-  readonly #file: GgufFile;
-  readonly #read: (bytes: number) => void;
-
-  constructor(gpu: Gpu, file: GgufFile, read: (bytes: number) => void) {
-    this.#gpu = gpu;
-    this.#file = file;
-    this.#read = read;
-  }
-
-  entry(name: string): TensorEntry {
-    const entry = this.#file.tensors.get(name);
-    if (!entry)
-      throw new PalimpsestError(
-        'BadModel',
-        `The file has no tensor ${name}, which this model needs.`,
-      );
-    return entry;
-  }
-
-  async fill({ name, type, ne }: TensorShape, part: MatrixPart): Promise<void> {
-    const entry = this.entry(name);
-    const cols = ne[0]!;
-    const rowFileBytes = rowBytes(type, cols);
-    const unit = rowUnit(type);
-    const rangeRows = unit * Math.max(1, Math.floor(READ_BYTES / rowFileBytes / unit));
-    const { codeWords, scaleWords } = packedRow(type, cols);
-    for (let row = 0; row < part.rows; row += rangeRows) {
-      const count = Math.min(rangeRows, part.rows - row);
-      const from = (part.firstRow + row) * rowFileBytes;
-      const bytes = await this.#bytes(entry, from, count * rowFileBytes);
-      const packed = repack(type, bytes, count, cols);
-      this.#gpu.write(part.codes, (part.offset + row) * codeWords, packed.codes);
-      if (packed.scales) {
-        this.#gpu.write(part.scales!, (part.offset + row) * scaleWords, packed.scales);
-      }
-    }
-  }
-
-  async values(name: string): Promise<Float32Array<ArrayBuffer>> {
-    const entry = this.entry(name);
-    const count = entry.ne.reduce((a, b) => a * b, 1);
-    return dequantize(entry.type, await this.#bytes(entry, 0, entry.byteLength), count);
-  }
-
-  async #bytes(entry: TensorEntry, offset: number, byteLength: number): Promise<Uint8Array> {
-    const bytes = await this.#file.read(entry, offset, byteLength);
-    this.#read(byteLength);
-    return bytes;
-  }
-}
-
-/** Makes the buffers of matrices and vectors, and has a source fill them. */
+/** Makes the buffers of matrices and vectors, and puts down what is wanted in them. */
 class WeightLoader {
+  readonly wanted: Wanted[] = [];
   readonly #gpu: Gpu;
   readonly #source: WeightSource;
 
@@ -126,7 +73,7 @@ class WeightLoader {
   }
 
   /** A tensor [ne1, ne0] as a matrix, or [ne2, ne1, ne0] as a stack; parts hold whole matrices of a stack. */
-  async matrix(name: string): Promise<Matrix> {
+  matrix(name: string): Matrix {
     const entry = this.#source.entry(name);
     const [cols = 1, rows = 1, batch = 1] = entry.ne;
     if (batch > 1 && rows % rowUnit(entry.type) !== 0) {
@@ -137,7 +84,7 @@ class WeightLoader {
     }
     const unit = batch > 1 ? rows : 8; // parts are whole matrices, or whole groups of rows
     const parts = this.#parts(name, entry.type, rows * batch, cols, unit);
-    for (const part of parts) await this.#source.fill(entry, part);
+    for (const part of parts) this.wanted.push({ shape: entry, part });
     return { name, type: entry.type, batch, rows, cols, parts };
   }
 
@@ -146,7 +93,7 @@ class WeightLoader {
    * which ends with a tensor whose rows make no whole fours.
    * `slices` are the tensors one by one, in the order of `names`.
    */
-  async bundle(...names: string[]): Promise<{ runs: Matrix[]; slices: Matrix[] }> {
+  bundle(...names: string[]): { runs: Matrix[]; slices: Matrix[] } {
     const entries = names.map((name) => this.#source.entry(name));
     const runs: Matrix[] = [];
     const slices: Matrix[] = [];
@@ -164,7 +111,7 @@ class WeightLoader {
       let offset = 0;
       for (const entry of own) {
         const part = { ...whole!, rows: entry.ne[1] ?? 1, offset };
-        await this.#source.fill(entry, part);
+        this.wanted.push({ shape: entry, part });
         slices.push({ name: entry.name, type, batch: 1, rows: part.rows, cols, parts: [part] });
         offset += part.rows;
       }
@@ -174,36 +121,34 @@ class WeightLoader {
   }
 
   /** A small tensor as f32 values on the GPU, several one after another where names are several. */
-  async vector(...names: string[]): Promise<Tensor> {
-    const pieces = await Promise.all(names.map((name) => this.values(name)));
-    const all = new Float32Array(pieces.reduce((n, p) => n + p.length, 0));
-    let at = 0;
-    for (const piece of pieces) {
-      all.set(piece, at);
-      at += piece.length;
-    }
-    return this.#gpu.upload('weights', names[0]!, [all.length], all);
+  vector(...names: string[]): Tensor {
+    const shapes = names.map((name) => this.#source.entry(name));
+    const counts = shapes.map(({ ne }) => ne.reduce((a, b) => a * b, 1));
+    const sum = (some: number[]) => some.reduce((a, b) => a + b, 0);
+    const tensor = this.#gpu.tensor('weights', names[0]!, [sum(counts)]);
+    shapes.forEach((shape, i) => {
+      const at = sum(counts.slice(0, i));
+      this.wanted.push({ shape, take: (values) => this.#gpu.write(tensor, at, values) });
+    });
+    return tensor;
   }
 
-  /** A whole tensor, decoded. */
-  values(name: string): Promise<Float32Array<ArrayBuffer>> {
-    return this.#source.values(name);
+  /** Have all values of a tensor, decoded, once they are here. */
+  values(name: string, take: (values: Float32Array<ArrayBuffer>) => void): void {
+    this.wanted.push({ shape: this.#source.entry(name), take });
   }
 
-  /** A stack [batch, rows, cols] of f32 matrices made here. */
-  stack(
-    name: string,
-    batch: number,
-    rows: number,
-    cols: number,
-    values: Float32Array<ArrayBuffer>,
-  ): Matrix {
+  /** A stack [batch, rows, cols] of f32 matrices that are made here, and how to fill it. */
+  stack(name: string, batch: number, rows: number, cols: number) {
     const parts = this.#parts(name, 'F32', rows * batch, cols, rows);
-    for (const part of parts) {
-      const from = part.firstRow * cols;
-      this.#gpu.write(part.codes, 0, values.subarray(from, from + part.rows * cols));
-    }
-    return { name, type: 'F32', batch, rows, cols, parts };
+    const matrix: Matrix = { name, type: 'F32', batch, rows, cols, parts };
+    const fill = (values: Float32Array<ArrayBuffer>) => {
+      for (const part of parts) {
+        const from = part.firstRow * cols;
+        this.#gpu.write(part.codes, 0, values.subarray(from, from + part.rows * cols));
+      }
+    };
+    return { matrix, fill };
   }
 
   /** Buffers for all rows, as few as bindings allow; each begins at a multiple of `unit` rows. */
@@ -316,36 +261,32 @@ export interface ModelWeights {
   output: Matrix; // [vocabulary, D]; the embedding itself where the file ties them
 }
 
-/** All weights of a model, in the order of its layers. */
-export async function loadWeights(
+/** Room for all weights of a model, in the order of its layers, and what is wanted there. */
+export function layOutWeights(
   gpu: Gpu,
   source: WeightSource,
   config: ModelConfig,
-): Promise<ModelWeights> {
+): { weights: ModelWeights; wanted: readonly Wanted[] } {
   const load = new WeightLoader(gpu, source);
-  const embedding = await load.matrix('token_embd.weight');
+  const embedding = load.matrix('token_embd.weight');
   const layers: LayerWeights[] = [];
   for (const [i, layer] of config.layers.entries()) {
     layers.push({
-      mixer:
-        layer.kind === 'kda'
-          ? await loadKda(load, `blk.${i}.`)
-          : await loadMla(load, config, `blk.${i}.`),
+      mixer: layer.kind === 'kda' ? loadKda(load, `blk.${i}.`) : loadMla(load, config, `blk.${i}.`),
       ffn:
-        layer.ffn === 'dense'
-          ? await loadDense(load, `blk.${i}.`)
-          : await loadMoe(load, config, `blk.${i}.`),
+        layer.ffn === 'dense' ? loadDense(load, `blk.${i}.`) : loadMoe(load, config, `blk.${i}.`),
     });
   }
-  return {
+  const weights: ModelWeights = {
     embedding,
     layers,
-    outputNorm: await load.vector('output_norm.weight'),
-    output: config.tiedOutput ? embedding : await load.matrix('output.weight'),
+    outputNorm: load.vector('output_norm.weight'),
+    output: config.tiedOutput ? embedding : load.matrix('output.weight'),
   };
+  return { weights, wanted: load.wanted };
 }
 
-async function loadKda(load: WeightLoader, b: string): Promise<KdaWeights> {
+function loadKda(load: WeightLoader, b: string): KdaWeights {
   const constants = [
     `${b}ssm_conv1d_q.weight`,
     `${b}ssm_conv1d_k.weight`,
@@ -354,7 +295,7 @@ async function loadKda(load: WeightLoader, b: string): Promise<KdaWeights> {
     `${b}ssm_a`,
     `${b}ssm_norm.weight`,
   ];
-  const { runs, slices } = await load.bundle(
+  const { runs, slices } = load.bundle(
     `${b}attn_q.weight`,
     `${b}attn_k.weight`,
     `${b}attn_v.weight`,
@@ -372,95 +313,95 @@ async function loadKda(load: WeightLoader, b: string): Promise<KdaWeights> {
   ];
   return {
     kind: 'kda',
-    norm: await load.vector(`${b}attn_norm.weight`),
+    norm: load.vector(`${b}attn_norm.weight`),
     inputs: runs,
-    constants: await load.vector(`${b}attn_norm.weight`, ...constants),
+    constants: load.vector(`${b}attn_norm.weight`, ...constants),
     q,
     k,
     v,
-    conv: await load.vector(...constants.slice(0, 3)),
+    conv: load.vector(...constants.slice(0, 3)),
     forgetA,
-    forgetB: await load.matrix(`${b}ssm_f_b.weight`),
-    a: await load.vector(`${b}ssm_a`),
-    dt: await load.vector(`${b}ssm_dt.bias`),
+    forgetB: load.matrix(`${b}ssm_f_b.weight`),
+    a: load.vector(`${b}ssm_a`),
+    dt: load.vector(`${b}ssm_dt.bias`),
     writeStrength,
     outGateA,
-    outGateB: await load.matrix(`${b}ssm_g_b.weight`),
-    outNorm: await load.vector(`${b}ssm_norm.weight`),
-    output: await load.matrix(`${b}attn_output.weight`),
+    outGateB: load.matrix(`${b}ssm_g_b.weight`),
+    outNorm: load.vector(`${b}ssm_norm.weight`),
+    output: load.matrix(`${b}attn_output.weight`),
   };
 }
 
-async function loadMla(load: WeightLoader, config: ModelConfig, b: string): Promise<MlaWeights> {
+function loadMla(load: WeightLoader, config: ModelConfig, b: string): MlaWeights {
   return {
     kind: 'mla',
-    norm: await load.vector(`${b}attn_norm.weight`),
-    q: await load.matrix(`${b}attn_q.weight`),
-    latent: await load.matrix(`${b}attn_kv_a_mqa.weight`),
-    latentNorm: await load.vector(`${b}attn_kv_a_norm.weight`),
-    constants: await load.vector(`${b}attn_norm.weight`, `${b}attn_kv_a_norm.weight`),
-    ...(await loadLatentUp(load, config, b)),
-    output: await load.matrix(`${b}attn_output.weight`),
+    norm: load.vector(`${b}attn_norm.weight`),
+    q: load.matrix(`${b}attn_q.weight`),
+    latent: load.matrix(`${b}attn_kv_a_mqa.weight`),
+    latentNorm: load.vector(`${b}attn_kv_a_norm.weight`),
+    constants: load.vector(`${b}attn_norm.weight`, `${b}attn_kv_a_norm.weight`),
+    ...loadLatentUp(load, config, b),
+    output: load.matrix(`${b}attn_output.weight`),
   };
 }
 
 /** Older files keep both directions in one matrix [H (nope + V), L]: its key rows are turned around here. */
-async function loadLatentUp(
+function loadLatentUp(
   load: WeightLoader,
   config: ModelConfig,
   b: string,
-): Promise<{ keyUp: Matrix; valueUp: Matrix }> {
+): { keyUp: Matrix; valueUp: Matrix } {
   if (!config.mla.joined) {
     return {
-      keyUp: await load.matrix(`${b}attn_k_b.weight`),
-      valueUp: await load.matrix(`${b}attn_v_b.weight`),
+      keyUp: load.matrix(`${b}attn_k_b.weight`),
+      valueUp: load.matrix(`${b}attn_v_b.weight`),
     };
   }
   const { heads: H, mla } = config;
-  const { keys, values } = splitKvB(config, await load.values(`${b}attn_kv_b.weight`));
-  return {
-    keyUp: load.stack(`${b}attn_k_b.weight`, H, mla.latent, mla.ownKey, keys),
-    valueUp: load.stack(`${b}attn_v_b.weight`, H, mla.values, mla.latent, values),
-  };
+  const keyUp = load.stack(`${b}attn_k_b.weight`, H, mla.latent, mla.ownKey);
+  const valueUp = load.stack(`${b}attn_v_b.weight`, H, mla.values, mla.latent);
+  load.values(`${b}attn_kv_b.weight`, (joined) => {
+    const { keys, values } = splitKvB(config, joined);
+    keyUp.fill(keys);
+    valueUp.fill(values);
+  });
+  return { keyUp: keyUp.matrix, valueUp: valueUp.matrix };
 }
 
-async function loadDense(load: WeightLoader, b: string): Promise<DenseWeights> {
-  const { runs, slices } = await load.bundle(`${b}ffn_gate.weight`, `${b}ffn_up.weight`);
+function loadDense(load: WeightLoader, b: string): DenseWeights {
+  const { runs, slices } = load.bundle(`${b}ffn_gate.weight`, `${b}ffn_up.weight`);
   return {
     kind: 'dense',
-    norm: await load.vector(`${b}ffn_norm.weight`),
+    norm: load.vector(`${b}ffn_norm.weight`),
     inputs: runs,
     gate: slices[0]!,
     up: slices[1]!,
-    down: await load.matrix(`${b}ffn_down.weight`),
+    down: load.matrix(`${b}ffn_down.weight`),
   };
 }
 
-async function loadMoe(load: WeightLoader, config: ModelConfig, b: string): Promise<MoeWeights> {
+function loadMoe(load: WeightLoader, config: ModelConfig, b: string): MoeWeights {
   const choice = [`${b}ffn_gate_inp.weight`, `${b}exp_probs_b.bias`];
-  const { runs, slices } = await load.bundle(
-    `${b}ffn_gate_shexp.weight`,
-    `${b}ffn_up_shexp.weight`,
-  );
+  const { runs, slices } = load.bundle(`${b}ffn_gate_shexp.weight`, `${b}ffn_up_shexp.weight`);
   return {
     kind: 'moe',
-    norm: await load.vector(`${b}ffn_norm.weight`),
-    constants: await load.vector(
+    norm: load.vector(`${b}ffn_norm.weight`),
+    constants: load.vector(
       `${b}ffn_norm.weight`,
       ...(config.moe.experts <= FEW_EXPERTS ? choice : []),
     ),
-    router: await load.matrix(`${b}ffn_gate_inp.weight`),
+    router: load.matrix(`${b}ffn_gate_inp.weight`),
     sharedInputs: runs,
-    bias: await load.vector(`${b}exp_probs_b.bias`),
+    bias: load.vector(`${b}exp_probs_b.bias`),
     experts: {
-      gate: await load.matrix(`${b}ffn_gate_exps.weight`),
-      up: await load.matrix(`${b}ffn_up_exps.weight`),
-      down: await load.matrix(`${b}ffn_down_exps.weight`),
+      gate: load.matrix(`${b}ffn_gate_exps.weight`),
+      up: load.matrix(`${b}ffn_up_exps.weight`),
+      down: load.matrix(`${b}ffn_down_exps.weight`),
     },
     shared: {
       gate: slices[0]!,
       up: slices[1]!,
-      down: await load.matrix(`${b}ffn_down_shexp.weight`),
+      down: load.matrix(`${b}ffn_down_shexp.weight`),
     },
   };
 }

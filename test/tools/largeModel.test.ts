@@ -32,14 +32,14 @@ test('noise has the size that keeps an input’s, and no word is another’s', a
   const { codeWords } = packedRow('Q4_0', cols);
   const codes = gpu.tensor('weights', 'codes', [rows, codeWords]);
   const [x, y, step] = [[cols], [rows], [4]].map((n) => gpu.tensor('scratch', 'row', n)) as Rows;
-  await source.fill(shape, { firstRow: 0, rows, offset: 0, codes, scales: null });
+  const part = { firstRow: 0, rows, offset: 0, codes, scales: null };
+  await source.bring([{ shape, part }]);
   const words = new Uint32Array(await gpu.read(codes));
   expect(new Set(words).size).toBeGreaterThan(0.99 * words.length);
 
   const input = randomValues(1, cols, 3 ** 0.5);
   gpu.write(x, 0, input);
   const plan = new Plan(gpu, 'decode', step);
-  const part = { firstRow: 0, rows, offset: 0, codes, scales: null };
   plan.linear({ name: 'noise', type: 'Q4_0', batch: 1, rows, cols, parts: [part] }, x, y);
   await gpu.ready();
   gpu.submit(gpu.record(plan.calls, 1));

@@ -39,7 +39,7 @@ test.each(['Q8_0', 'Q4_0'] as const)(
 
     const { prompt, files } = llama;
     const tokens = [...prompt, ...files['tiny-F32.gguf'].tokens];
-    const model = await Model.load(gpu, await openGguf([source]), source.config, 'cpu', () => {});
+    const model = await Model.load(gpu, await openGguf([source]), source.config, 'cpu');
     const state = new State(gpu, source.config, 256, 'f32');
     state.reserve(tokens.length);
     await model.attach(state, { tap: null, changes: null });

@@ -26,7 +26,7 @@ test('logits of decode steps with a router of its own call', async () => {
   const gpu = await openTestGpu();
   const gguf = await openGguf(modelSources(fixture('tiny-q4_0.gguf')));
   const config = modelConfig(gguf);
-  const model = await Model.load(gpu, gguf, config, 'gpu', () => {});
+  const model = await Model.load(gpu, gguf, config, 'gpu');
   const state = new State(gpu, config, 256, 'f32');
   state.reserve(TOKENS);
   const run = async () => {

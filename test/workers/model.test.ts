@@ -28,7 +28,7 @@ async function open(file: string, tuning: Tuning, numbers: CacheNumbers): Promis
   const gpu = await openTestGpu();
   const gguf = await openGguf(modelSources(fixture(file)));
   const config = modelConfig(gguf);
-  const model = await Model.load(gpu, gguf, config, tuning, () => {});
+  const model = await Model.load(gpu, gguf, config, tuning);
   const state = new State(gpu, config, 256, numbers);
   state.reserve(T);
   await model.attach(state, { tap: null, changes: null });

@@ -47,7 +47,7 @@ test.each(variants)(
     expect(gpu.report).toMatchObject({ features, maxBindingBytes: FLOOR.bindingBytes });
     const file = await openGguf(shards());
     const config = modelConfig(file);
-    const model = await Model.load(gpu, file, config, tuning, () => {});
+    const model = await Model.load(gpu, file, config, tuning);
     const state = new State(gpu, config, contextTokens, features.length > 0 ? 'f16' : 'f32');
     expect(state.contextLimit).toBe(contextTokens);
     await gpu.guard('all of the context', async () => {
