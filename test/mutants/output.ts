@@ -21,7 +21,7 @@ const top = (why: string, find: string, replace: string, c: Partial<TopCase> = {
   mutant(topLogits, why, find, replace, (k) => checkTopLogits(k, { ...row, ...c }));
 
 export const outputMutants: Mutant[] = [
-  mutant(argmax, 'the last token of a slice never read', 'i < end;', 'i < end - 1u;', (k) =>
+  mutant(argmax, 'the last token of a slice never read', 'vec4u(end)', 'vec4u(end - 1u)', (k) =>
     checkArgmax(k, { ...small, set: [[499, 9]] }),
   ),
   mutant(
