@@ -20,6 +20,9 @@ const UNITS = (TOP * WIDTH + SHARED) / SLICES;
 const FOURS = UNITS / 4u;
 const HALF = SUM_LANES / 2u; // lanes for gate, and as many for up
 const SHARERS = HALF / FOURS; // lanes that share four rows
+const ROUNDS = (COLS / BLOCK + SHARERS - 1u) / SHARERS; // blocks of a lane at most
+const ROUNDS_b = (COLS_b / BLOCK_b + SHARERS - 1u) / SHARERS;
+const ROUNDS_c = (COLS_c / BLOCK_c + SHARERS - 1u) / SHARERS;
 const APART = SHARERS + 1u; // in sums, so that lanes which read at once meet in no bank
 var<workgroup> sums: array<vec4f, 2u * FOURS * APART>; // of gate, then of up
 var<workgroup> act: array<vec4f, FOURS>;
@@ -28,17 +31,31 @@ fn norm_weight(i: u32) -> vec4f {
   return constants[i];
 }
 
-// Four rows of gate, up or the shared expert times a share of the normed row; blocks past the end are nothing.
+// Four rows of gate, up or the shared expert times a share of the normed row; blocks past the end are nothing. What is constant
+// decides how many are written one after another.
 fn gate_block(row: u32, b: u32) -> vec4f {
   let at = min(b, COLS / BLOCK - 1u);
   return select(0.0, 1.0, b < COLS / BLOCK) * four(row, at, normed[quad(at, 0u)], normed[quad(at, 1u)]);
 }
 fn gate_rows(row: u32, share: u32) -> vec4f {
-  var sum = vec4f();
-  for (var b = share; b < COLS / BLOCK; b += 5u * SHARERS) {
-    let near = gate_block(row, b) + gate_block(row, b + SHARERS);
-    let far = gate_block(row, b + 2u * SHARERS) + gate_block(row, b + 3u * SHARERS) + gate_block(row, b + 4u * SHARERS);
-    sum += near + far;
+  var sum = gate_block(row, share);
+  if (ROUNDS > 1u) {
+    sum += gate_block(row, share + SHARERS);
+  }
+  if (ROUNDS > 2u) {
+    sum += gate_block(row, share + 2u * SHARERS);
+  }
+  if (ROUNDS > 3u) {
+    sum += gate_block(row, share + 3u * SHARERS);
+  }
+  if (ROUNDS > 4u) {
+    sum += gate_block(row, share + 4u * SHARERS);
+  }
+  if (ROUNDS > 5u) {
+    for (var b = share + 5u * SHARERS; b < COLS / BLOCK; b += 4u * SHARERS) {
+      let near = gate_block(row, b) + gate_block(row, b + SHARERS);
+      sum += near + (gate_block(row, b + 2u * SHARERS) + gate_block(row, b + 3u * SHARERS));
+    }
   }
   return sum;
 }
@@ -47,11 +64,24 @@ fn up_block(row: u32, b: u32) -> vec4f {
   return select(0.0, 1.0, b < COLS_b / BLOCK_b) * four_b(row, at, normed[quad_b(at, 0u)], normed[quad_b(at, 1u)]);
 }
 fn up_rows(row: u32, share: u32) -> vec4f {
-  var sum = vec4f();
-  for (var b = share; b < COLS_b / BLOCK_b; b += 5u * SHARERS) {
-    let near = up_block(row, b) + up_block(row, b + SHARERS);
-    let far = up_block(row, b + 2u * SHARERS) + up_block(row, b + 3u * SHARERS) + up_block(row, b + 4u * SHARERS);
-    sum += near + far;
+  var sum = up_block(row, share);
+  if (ROUNDS_b > 1u) {
+    sum += up_block(row, share + SHARERS);
+  }
+  if (ROUNDS_b > 2u) {
+    sum += up_block(row, share + 2u * SHARERS);
+  }
+  if (ROUNDS_b > 3u) {
+    sum += up_block(row, share + 3u * SHARERS);
+  }
+  if (ROUNDS_b > 4u) {
+    sum += up_block(row, share + 4u * SHARERS);
+  }
+  if (ROUNDS_b > 5u) {
+    for (var b = share + 5u * SHARERS; b < COLS_b / BLOCK_b; b += 4u * SHARERS) {
+      let near = up_block(row, b) + up_block(row, b + SHARERS);
+      sum += near + (up_block(row, b + 2u * SHARERS) + up_block(row, b + 3u * SHARERS));
+    }
   }
   return sum;
 }
@@ -60,11 +90,24 @@ fn shared_block(row: u32, b: u32) -> vec4f {
   return select(0.0, 1.0, b < COLS_c / BLOCK_c) * four_c(row, at, normed[quad_c(at, 0u)], normed[quad_c(at, 1u)]);
 }
 fn shared_rows(row: u32, share: u32) -> vec4f {
-  var sum = vec4f();
-  for (var b = share; b < COLS_c / BLOCK_c; b += 5u * SHARERS) {
-    let near = shared_block(row, b) + shared_block(row, b + SHARERS);
-    let far = shared_block(row, b + 2u * SHARERS) + shared_block(row, b + 3u * SHARERS) + shared_block(row, b + 4u * SHARERS);
-    sum += near + far;
+  var sum = shared_block(row, share);
+  if (ROUNDS_c > 1u) {
+    sum += shared_block(row, share + SHARERS);
+  }
+  if (ROUNDS_c > 2u) {
+    sum += shared_block(row, share + 2u * SHARERS);
+  }
+  if (ROUNDS_c > 3u) {
+    sum += shared_block(row, share + 3u * SHARERS);
+  }
+  if (ROUNDS_c > 4u) {
+    sum += shared_block(row, share + 4u * SHARERS);
+  }
+  if (ROUNDS_c > 5u) {
+    for (var b = share + 5u * SHARERS; b < COLS_c / BLOCK_c; b += 4u * SHARERS) {
+      let near = shared_block(row, b) + shared_block(row, b + SHARERS);
+      sum += near + (shared_block(row, b + 2u * SHARERS) + shared_block(row, b + 3u * SHARERS));
+    }
   }
   return sum;
 }
@@ -77,28 +120,94 @@ fn four_sums(begin: u32, i: u32) -> vec4f {
   return near + live.z * sums[min(begin + i + 2u, last)] + live.w * sums[min(begin + i + 3u, last)];
 }
 
-// Four rows of the second layer times act, which begins at column `first`.
-fn down_block(row: u32, b: u32, first: u32) -> vec4f {
-  return four_d(row, b, act[quad_d(b, 0u) - first / 4u], act[quad_d(b, 1u) - first / 4u]);
+// Four rows of the second layer times act, which begins at column `first`: four blocks asked for before act is there, and multiplied.
+struct Down {
+  b0: Four_d,
+  b1: Four_d,
+  b2: Four_d,
+  b3: Four_d,
 }
-fn down_rows(row: u32, first: u32) -> vec4f {
-  var sum = vec4f();
-  for (var b = first / BLOCK_d; b < (first + UNITS) / BLOCK_d; b += 4u) {
-    let near = down_block(row, b, first) + down_block(row, b + 1u, first);
-    sum += near + (down_block(row, b + 2u, first) + down_block(row, b + 3u, first));
+fn down_at(first: u32, j: u32) -> u32 {
+  return first / BLOCK_d + j;
+}
+fn ask_down(row: u32, first: u32, j: u32) -> Down {
+  return Down(
+    ask_four_d(row, down_at(first, j)), ask_four_d(row, down_at(first, j + 1u)),
+    ask_four_d(row, down_at(first, j + 2u)), ask_four_d(row, down_at(first, j + 3u)),
+  );
+}
+fn down_block(asked: Four_d, first: u32, j: u32) -> vec4f {
+  let b = down_at(first, j);
+  return asked_four_d(asked, b, act[quad_d(b, 0u) - first / 4u], act[quad_d(b, 1u) - first / 4u]);
+}
+fn down_blocks(asked: Down, first: u32, j: u32) -> vec4f {
+  let near = down_block(asked.b0, first, j) + down_block(asked.b1, first, j + 1u);
+  return near + (down_block(asked.b2, first, j + 2u) + down_block(asked.b3, first, j + 3u));
+}
+fn down_rows(asked: Down, row: u32, first: u32) -> vec4f {
+  var sum = down_blocks(asked, first, 0u);
+  if (UNITS / BLOCK_d > 4u) {
+    for (var j = 4u; j < UNITS / BLOCK_d; j += 4u) {
+      sum += down_blocks(ask_down(row, first, j), first, j);
+    }
   }
   return sum;
 }
-fn shared_down_block(row: u32, b: u32, first: u32) -> vec4f {
-  return four_e(row, b, act[quad_e(b, 0u) - first / 4u], act[quad_e(b, 1u) - first / 4u]);
+struct SharedDown {
+  b0: Four_e,
+  b1: Four_e,
+  b2: Four_e,
+  b3: Four_e,
 }
-fn shared_down_rows(row: u32, first: u32) -> vec4f {
-  var sum = vec4f();
-  for (var b = first / BLOCK_e; b < (first + UNITS) / BLOCK_e; b += 4u) {
-    let near = shared_down_block(row, b, first) + shared_down_block(row, b + 1u, first);
-    sum += near + (shared_down_block(row, b + 2u, first) + shared_down_block(row, b + 3u, first));
+fn shared_down_at(first: u32, j: u32) -> u32 {
+  return first / BLOCK_e + j;
+}
+fn ask_shared_down(row: u32, first: u32, j: u32) -> SharedDown {
+  return SharedDown(
+    ask_four_e(row, shared_down_at(first, j)), ask_four_e(row, shared_down_at(first, j + 1u)),
+    ask_four_e(row, shared_down_at(first, j + 2u)), ask_four_e(row, shared_down_at(first, j + 3u)),
+  );
+}
+fn shared_down_block(asked: Four_e, first: u32, j: u32) -> vec4f {
+  let b = shared_down_at(first, j);
+  return asked_four_e(asked, b, act[quad_e(b, 0u) - first / 4u], act[quad_e(b, 1u) - first / 4u]);
+}
+fn shared_down_blocks(asked: SharedDown, first: u32, j: u32) -> vec4f {
+  let near = shared_down_block(asked.b0, first, j) + shared_down_block(asked.b1, first, j + 1u);
+  return near + (shared_down_block(asked.b2, first, j + 2u) + shared_down_block(asked.b3, first, j + 3u));
+}
+fn shared_down_rows(asked: SharedDown, row: u32, first: u32) -> vec4f {
+  var sum = shared_down_blocks(asked, first, 0u);
+  if (UNITS / BLOCK_e > 4u) {
+    for (var j = 4u; j < UNITS / BLOCK_e; j += 4u) {
+      sum += shared_down_blocks(ask_shared_down(row, first, j), first, j);
+    }
   }
   return sum;
+}
+
+// From each lane's sum to act, weighted; barriers too.
+fn open_units(sum: vec4f, weight: f32, lane: Lane) {
+  let place = lane.index % HALF;
+  if (place < FOURS * SHARERS) {
+    sums[select(FOURS * APART, 0u, lane.index < HALF) + place / SHARERS * APART + place % SHARERS] = sum;
+  }
+  workgroupBarrier();
+  if (lane.index < FOURS) {
+    var gate = vec4f();
+    var up = vec4f();
+    for (var s = 0u; s < SHARERS; s += 8u) { // eight of each are on their way at once
+      gate += four_sums(lane.index * APART, s) + four_sums(lane.index * APART, s + 4u);
+      up += four_sums((FOURS + lane.index) * APART, s) + four_sums((FOURS + lane.index) * APART, s + 4u);
+    }
+    act[lane.index] = weight * vec4f(silu(gate.x), silu(gate.y), silu(gate.z), silu(gate.w)) * up;
+  }
+  workgroupBarrier();
+}
+fn leave(g: u32, n: u32, part: vec4f) {
+  if (n < D / 4u) {
+    rows[(PART_TO + g) * (D / 4u) + n] = part;
+  }
 }
 
 @compute @workgroup_size(SUM_LANES)
@@ -108,51 +217,32 @@ fn moe_layer(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let first = unit - slot * WIDTH;
   let asked = ask_router(lane); // travels with the residual row
   let scale = take_residual(group.x == 0u, lane);
-  var expert = 0u;
-  if (slot < TOP) {
-    expert = choose(slot, asked, scale, lane);
-  }
-
   let gates = lane.index < HALF;
   let place = lane.index % HALF;
-  let at = min(place / SHARERS, FOURS - 1u);
   let share = place % SHARERS;
-  let row = first + 4u * at;
-  var sum = vec4f();
+  let row = first + 4u * min(place / SHARERS, FOURS - 1u);
+  var n = min(lane.index, D / 4u - 1u);
   if (slot == TOP) {
-    sum = shared_rows(select(SHARED + row, row, gates), share);
-  } else if (gates) {
-    sum = gate_rows(expert * WIDTH + row, share);
+    let down = ask_shared_down(4u * n, first, 0u);
+    open_units(scale * shared_rows(select(SHARED + row, row, gates), share), 1.0, lane);
+    leave(group.x, lane.index, shared_down_rows(down, 4u * n, first));
+    for (n = lane.index + SUM_LANES; n < D / 4u; n += SUM_LANES) {
+      leave(group.x, n, shared_down_rows(ask_shared_down(4u * n, first, 0u), 4u * n, first));
+    }
   } else {
-    sum = up_rows(expert * WIDTH + row, share);
-  }
-  if (place < FOURS * SHARERS) {
-    sums[select(FOURS * APART, 0u, gates) + at * APART + share] = scale * sum;
-  }
-  workgroupBarrier();
-  if (lane.index < FOURS) {
-    var gate = vec4f();
-    var up = vec4f();
-    for (var s = 0u; s < SHARERS; s += 4u) {
-      gate += four_sums(lane.index * APART, s);
-      up += four_sums((FOURS + lane.index) * APART, s);
-    }
-    var weight = 1.0;
-    if (slot < TOP) {
-      weight = weight_of(expert);
-    }
-    act[lane.index] = weight * vec4f(silu(gate.x), silu(gate.y), silu(gate.z), silu(gate.w)) * up;
-  }
-  workgroupBarrier();
-
-  for (var n = lane.index; n < D / 4u; n += SUM_LANES) {
-    var part = vec4f();
-    if (slot < TOP) {
-      part = down_rows(expert * D + 4u * n, first);
+    let expert = choose(slot, asked, scale, lane);
+    let down = ask_down(expert * D + 4u * n, first, 0u);
+    var sum = vec4f();
+    if (gates) {
+      sum = gate_rows(expert * WIDTH + row, share);
     } else {
-      part = shared_down_rows(4u * n, first);
+      sum = up_rows(expert * WIDTH + row, share);
     }
-    rows[(PART_TO + group.x) * (D / 4u) + n] = part;
+    open_units(scale * sum, weight_of(expert), lane);
+    leave(group.x, lane.index, down_rows(down, expert * D + 4u * n, first));
+    for (n = lane.index + SUM_LANES; n < D / 4u; n += SUM_LANES) {
+      leave(group.x, n, down_rows(ask_down(expert * D + 4u * n, first, 0u), expert * D + 4u * n, first));
+    }
   }
   if (group.x == 0u) {
     tell_choice(lane);

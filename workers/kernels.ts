@@ -315,7 +315,7 @@ export const kdaLayer = kernel('kda_layer', `${kdaHeadSource}\n${kdaLayerSource}
 
 /** Bytes of workgroup memory that kda_layer takes, sums included. */
 export function kdaLayerBytes(c: { D: number; K: number; V: number; RANK: number; lanes: number }) {
-  return 4 * (c.D + 2 * c.K + c.V + 2 * c.RANK + c.K + c.V) + 16 * 3 * c.lanes;
+  return residualBytes(c) + 4 * (2 * c.K + c.V + 2 * c.RANK + c.K + c.V) + 32 * c.lanes;
 }
 
 export const kdaOut = kernel('kda_out', kdaOutSource, {
@@ -333,7 +333,8 @@ export const settle = kernel('settle', settleSource, {
 
 /** Bytes of workgroup memory that residual takes, sums included. */
 export function residualBytes(c: { D: number; lanes: number }) {
-  return 4 * c.D + 16 * c.lanes;
+  const adders = Math.min(8, Math.max(1, Math.floor((4 * c.lanes) / c.D)));
+  return 4 * c.D * adders + 16 + 8 * c.lanes;
 }
 
 // ------------------------------------------------------------------------------------- latent attention
@@ -515,7 +516,7 @@ export const moeLayer = kernel('moe_layer', moeLayerSource, {
 export function moeLayerBytes(c: { D: number; EXPERTS: number; units: number; lanes: number }) {
   const sharers = Math.floor((2 * c.lanes) / c.units);
   const choice = 4 * (c.lanes + 4 * (c.EXPERTS + 3));
-  return 4 * c.D + 16 * c.lanes + choice + 8 * c.units * (sharers + 1) + 4 * c.units;
+  return residualBytes(c) + choice + 8 * c.units * (sharers + 1) + 4 * c.units;
 }
 
 export const expertSum = kernel('expert_sum', expertSumSource, {

@@ -18,13 +18,24 @@ fn block(row: u32, b: u32) -> array<vec4f, 2> {
   return array<vec4f, 2>(d * (low_codes(word) - 1.5), d * (high_codes(word) - 1.5));
 }
 
-// W[row .. row + 3, eight columns of word b] times x, in the order of quad(). row is a multiple of 4.
+// What four() reads, which can be asked for before there is an x. row is a multiple of 4.
+struct Four {
+  words: vec4u,
+  pairs: vec4u,
+}
+fn ask_four(row: u32, b: u32) -> Four {
+  let at = (row / 4u) * FOUR_WORDS;
+  return Four(codes[at + b], codes[at + COLS / 8u + b / 8u]);
+}
+
+// W[row .. row + 3, eight columns of word b] times x, in the order of quad().
 // Sums of (1 + q / 16) x: what every code has too much is taken off at once, 3/2 of the sum of x.
 fn four(row: u32, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
-  let at = (row / 4u) * FOUR_WORDS;
-  let words = codes[at + b];
-  let pairs = codes[at + COLS / 8u + b / 8u];
-  let pair = select(pairs.xy, pairs.zw, (b & 4u) != 0u);
+  return asked_four(ask_four(row, b), b, x0, x1);
+}
+fn asked_four(asked: Four, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
+  let words = asked.words;
+  let pair = select(asked.pairs.xy, asked.pairs.zw, (b & 4u) != 0u);
   let d = 0x1p-6f * vec4f(unpack2x16float(pair.x), unpack2x16float(pair.y));
   let sums = vec4f(
     dot(low_codes(words.x), x0) + dot(high_codes(words.x), x1),

@@ -19,13 +19,25 @@ fn block(row: u32, b: u32) -> array<vec4f, 2> {
   return array<vec4f, 2>(d * byte_codes(low), d * byte_codes(high));
 }
 
-// Rows row .. row + 3 times x, the columns of block b in the order of quad(). row is a multiple of 4.
-fn four(row: u32, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
+// What four() reads, which can be asked for before there is an x. row is a multiple of 4.
+struct Four {
+  low: vec4u,
+  high: vec4u,
+  pairs: vec4u,
+}
+fn ask_four(row: u32, b: u32) -> Four {
   let at = (row / 4u) * FOUR_WORDS;
-  let low = codes[at + 2u * b];
-  let high = codes[at + 2u * b + 1u];
-  let pairs = codes[at + COLS / 4u + b / 8u];
-  let pair = select(pairs.xy, pairs.zw, (b & 4u) != 0u);
+  return Four(codes[at + 2u * b], codes[at + 2u * b + 1u], codes[at + COLS / 4u + b / 8u]);
+}
+
+// Rows row .. row + 3 times x, the columns of block b in the order of quad().
+fn four(row: u32, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
+  return asked_four(ask_four(row, b), b, x0, x1);
+}
+fn asked_four(asked: Four, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
+  let low = asked.low;
+  let high = asked.high;
+  let pair = select(asked.pairs.xy, asked.pairs.zw, (b & 4u) != 0u);
   let d = 0x1p-2f * vec4f(unpack2x16float(pair.x), unpack2x16float(pair.y));
   return d * vec4f(
     dot(byte_codes(low.x), x0) + dot(byte_codes(high.x), x1),

@@ -9,7 +9,7 @@ struct Lane {
   @builtin(subgroup_invocation_id) rank: u32,
   @builtin(num_subgroups) subgroups: u32,
 }
-var<workgroup> partial: array<vec4f, SUM_LANES>;
+var<workgroup> partial: array<vec4f, (SUM_LANES + 3u) / 4u>; // a subgroup has four lanes at least
 fn workgroup_sum(x: vec4f, lane: Lane) -> vec4f {
   let s = subgroupAdd(x);
   if (lane.rank == 0u) {
@@ -17,9 +17,27 @@ fn workgroup_sum(x: vec4f, lane: Lane) -> vec4f {
   }
   workgroupBarrier();
   var total = vec4f();
-  for (var i = 0u; i < lane.subgroups; i++) {
-    total += partial[i];
+  for (var i = 0u; i < lane.subgroups; i += 4u) { // four are on their way at once
+    total += (partial_of(i, lane) + partial_of(i + 1u, lane)) + (partial_of(i + 2u, lane) + partial_of(i + 3u, lane));
   }
   workgroupBarrier(); // the next sum may overwrite partial
+  return total;
+}
+fn partial_of(i: u32, lane: Lane) -> vec4f {
+  return select(vec4f(), partial[min(i, lane.subgroups - 1u)], i < lane.subgroups);
+}
+
+// The same of one value.
+fn workgroup_sum_one(x: f32, lane: Lane) -> f32 {
+  let s = subgroupAdd(x);
+  if (lane.rank == 0u) {
+    partial[lane.subgroup].x = s;
+  }
+  workgroupBarrier();
+  var total = 0.0;
+  for (var i = 0u; i < lane.subgroups; i += 4u) {
+    total += (partial_of(i, lane).x + partial_of(i + 1u, lane).x) + (partial_of(i + 2u, lane).x + partial_of(i + 3u, lane).x);
+  }
+  workgroupBarrier();
   return total;
 }

@@ -5,11 +5,18 @@ const SUM_LANES = 64u;
 struct Lane {
   @builtin(local_invocation_index) index: u32,
 }
-var<workgroup> partial: array<vec4f, SUM_LANES>;
+const SUM_HALF = SUM_LANES / 2u;
+var<workgroup> partial: array<vec4f, max(SUM_HALF, 1u)>;
 fn workgroup_sum(x: vec4f, lane: Lane) -> vec4f {
-  partial[lane.index] = x;
+  if (lane.index >= SUM_HALF) {
+    partial[lane.index - SUM_HALF] = x;
+  }
   workgroupBarrier();
-  for (var half = SUM_LANES / 2u; half > 0u; half /= 2u) {
+  if (lane.index < SUM_HALF) {
+    partial[lane.index] += x;
+  }
+  workgroupBarrier();
+  for (var half = SUM_HALF / 2u; half > 0u; half /= 2u) {
     if (lane.index < half) {
       partial[lane.index] += partial[lane.index + half];
     }
@@ -18,4 +25,9 @@ fn workgroup_sum(x: vec4f, lane: Lane) -> vec4f {
   let total = partial[0];
   workgroupBarrier(); // the next sum may overwrite partial
   return total;
+}
+
+// The same of one value.
+fn workgroup_sum_one(x: f32, lane: Lane) -> f32 {
+  return workgroup_sum(vec4f(x), lane).x;
 }

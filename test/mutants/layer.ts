@@ -23,9 +23,9 @@ const chosen = (why: string, find: string, replace: string, c = plain) =>
   libraryMutant(routerEarly, why, find, replace, (router) =>
     checkMoeLayer(moeLayer, c, { router }),
   );
-const taken = (why: string, find: string, replace: string) =>
+const taken = (why: string, find: string, replace: string, c = plain) =>
   libraryMutant(residual, why, find, replace, (library) =>
-    checkMoeLayer(moeLayer, plain, { residual: library }),
+    checkMoeLayer(moeLayer, c, { residual: library }),
   );
 
 export const layerMutants: Mutant[] = [
@@ -36,20 +36,16 @@ export const layerMutants: Mutant[] = [
   ),
   layer('the shared gate for its up', 'select(SHARED + row, row, gates)', 'row'),
   layer('the best expert for every slot', 'choose(slot, ', 'choose(0u, '),
-  layer('experts unweighted', 'weight = weight_of(expert)', 'weight = 1.0'),
-  layer('an expert’s first units for all', 'let row = first + 4u * at', 'let row = 4u * at'),
-  layer('the input not normalised', '= scale * sum', '= sum'),
-  layer('a round of blocks taken twice', 'b += 5u * SHARERS', 'b += 4u * SHARERS'),
+  layer('experts unweighted', 'weight_of(expert), lane', '1.0, lane'),
+  layer('an expert’s first units for all', 'let row = first + 4u', 'let row = 4u'),
+  layer('the input not normalised', 'open_units(scale * sum', 'open_units(sum'),
+  layer('a round of blocks taken twice', '(row, share + 2u * SHARERS)', '(row, share + SHARERS)'),
   layer('the last block once more', 'select(0.0, 1.0, b < COLS / BLOCK) * ', ''),
   layer('sums past the last', '< vec4u(SHARERS)', '< vec4u(4u)', wide),
-  layer('one expert’s second layer for all', 'down_rows(expert * D + 4u * n', 'down_rows(4u * n'),
-  layer(
-    'the second layer’s first columns for all',
-    'var b = first / BLOCK_d; b < (first + UNITS) / BLOCK_d',
-    'var b = 0u; b < UNITS / BLOCK_d',
-  ),
+  layer('one expert’s second layer for all', 'expert * D + 4u * n', '4u * n'),
+  layer('the second layer’s first columns for all', 'return first / BLOCK_d + j', 'return j'),
   layer('act taken for all of an expert’s', 'quad_e(b, 1u) - first / 4u', 'quad_e(b, 1u)'),
-  layer('every part in one row', 'PART_TO + group.x', 'PART_TO'),
+  layer('every part in one row', 'PART_TO + g)', 'PART_TO)'),
   layer('a residual row that nobody leaves', 'take_residual(group.x == 0u', 'take_residual(false'),
 
   chosen('biased weights', 'select(0.0, score, ', 'select(0.0, biased[e], '),
@@ -67,9 +63,15 @@ export const layerMutants: Mutant[] = [
   ),
   chosen('the best expert’s weight for all', 'weight_of(ranked[i])', 'weight_of(ranked[0])'),
 
-  taken('parts past the last', 'select(0.0, 1.0, p < PARTS) * ', ''),
-  taken('eight parts and no more', 'p < PARTS; p += 8u', 'p < 8u; p += 8u'),
+  taken('parts past the last', 'select(0.0, 1.0, n <= PARTS) * ', '', wide),
+  taken('four terms and no more', 'TERMS > 4u', 'false'),
+  taken(
+    'a part more than once',
+    'residual_term(first + 3u * ADDERS',
+    'residual_term(first + 2u * ADDERS',
+  ),
+  taken('what other lanes added forgotten', 'x += added_by_others(i);', '', wide),
   taken('the row left as it came', '+ i] = x;', '+ i] = rows[FROM * (D / 4u) + i];'),
-  taken('the norm’s weight left out', 'normed[i] = w * x', 'normed[i] = x'),
+  taken('the norm’s weight left out', 'normed[i] = weight * x', 'normed[i] = x'),
   taken('eps outside the root', '/ f32(D) + NORM_EPS)', '/ f32(D)) * (1.0 - NORM_EPS)'),
 ];
