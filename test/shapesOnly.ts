@@ -62,6 +62,9 @@ function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]
   const createComputePipelineAsync = device.createComputePipelineAsync.bind(device);
   const empty = createShaderModule({ code: '@compute @workgroup_size(1) fn empty() {}' });
   const sizes = new Map<GPUBuffer, number>();
+  /** What stands for parts of buffers that were cut short, by where they begin. */
+  const standIns = new Map<GPUBuffer, Map<number, GPUBuffer>>();
+  const layouts = new Map<GPUBindGroupLayout, GPUBindGroupLayoutDescriptor>();
   const codes = new Map<GPUShaderModule, string>();
   /** Layouts with more storage buffers than the null backend allows, as they were wanted; what is left here binds the others. */
   const larger = new Map<GPUBindGroupLayout, GPUBindGroupLayoutDescriptor>();
@@ -84,9 +87,12 @@ function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]
     createBindGroupLayout(wanted: GPUBindGroupLayoutDescriptor) {
       const entries = [...wanted.entries];
       const storage = entries.filter((entry) => entry.buffer?.type !== 'uniform');
-      if (storage.length <= NULL_STORAGE_BUFFERS) return createBindGroupLayout(wanted);
-      const layout = createBindGroupLayout({ entries: storage.slice(0, NULL_STORAGE_BUFFERS) });
-      larger.set(layout, wanted);
+      const fits = storage.length <= NULL_STORAGE_BUFFERS;
+      const layout = createBindGroupLayout(
+        fits ? wanted : { entries: storage.slice(0, NULL_STORAGE_BUFFERS) },
+      );
+      layouts.set(layout, wanted);
+      if (!fits) larger.set(layout, wanted);
       return layout;
     },
     createPipelineLayout(wanted: GPUPipelineLayoutDescriptor) {
@@ -98,6 +104,7 @@ function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]
       return layout;
     },
     createBindGroup(wanted: GPUBindGroupDescriptor) {
+      refuseClashes(wanted, layouts.get(wanted.layout)!);
       const whole = [...wanted.entries].map(({ binding, resource }) => {
         const { buffer, offset = 0, size } = resource as GPUBufferBinding;
         if (
@@ -107,7 +114,13 @@ function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]
           throw new Error(
             `${wanted.label}: ${size} bytes from ${offset} are no part of ${buffer.label}`,
           );
-        return { binding, resource: offset + size! > KEPT_BYTES ? { buffer } : resource };
+        if (offset + size! <= KEPT_BYTES) return { binding, resource };
+        const parts = standIns.get(buffer) ?? new Map<number, GPUBuffer>();
+        standIns.set(buffer, parts);
+        const { usage } = buffer;
+        const part = parts.get(offset) ?? createBuffer({ size: KEPT_BYTES, usage });
+        parts.set(offset, part);
+        return { binding, resource: { buffer: part } };
       });
       if (!larger.has(wanted.layout)) return createBindGroup({ ...wanted, entries: whole });
       const bound = [...larger.get(wanted.layout)!.entries]
@@ -136,5 +149,25 @@ function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]
       submit: (commands: GPUCommandBuffer[]) => queue.submit(commands),
       onSubmittedWorkDone: () => queue.onSubmittedWorkDone(),
     },
+  });
+}
+
+/** Of a buffer that a call writes it may bind other parts only, and these to be written as well. */
+function refuseClashes(
+  { label, entries }: GPUBindGroupDescriptor,
+  layout: GPUBindGroupLayoutDescriptor,
+): void {
+  const types = new Map([...layout.entries].map((e) => [e.binding, e.buffer?.type]));
+  const places = [...entries].map(({ binding, resource }) => {
+    const { buffer, offset = 0, size = 0 } = resource as GPUBufferBinding;
+    return { buffer, offset, end: offset + size, written: types.get(binding) === 'storage' };
+  });
+  places.forEach((a, i) => {
+    for (const b of places.slice(i + 1)) {
+      const one = a.buffer === b.buffer && (a.written || b.written);
+      if (one && !(a.written && b.written && (a.end <= b.offset || b.end <= a.offset))) {
+        throw new Error(`${label}: writes to what else it binds of ${a.buffer.label}`);
+      }
+    }
   });
 }

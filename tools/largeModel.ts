@@ -147,7 +147,7 @@ async function varietyOf(gpu: Gpu, model: Model, config: ModelConfig): Promise<n
       }
     }
   }
-  release(gpu, state);
+  state.destroy();
   return chosen.size / (routers * expertsUsed * TOKENS_LOOKED_AT);
 }
 
@@ -215,7 +215,7 @@ async function measureContext(
       `${share}; state ${megabytes(figures.stateBytes)}`,
   );
   if (kernels) for (const line of await kernelLines(gpu, calls)) say(`    ${line}`);
-  release(gpu, state);
+  state.destroy();
   return figures;
 }
 
@@ -240,13 +240,6 @@ async function kernelLines(gpu: Gpu, calls: readonly Call[]): Promise<string[]> 
     (name, i) =>
       `${name.padEnd(18)} ${String(groups[i]!.length).padStart(4)} calls ${times[i]!.toFixed(1).padStart(10)} us`,
   );
-}
-
-function release(gpu: Gpu, state: State): void {
-  for (const layer of state.layers) {
-    const tensors = layer.kind === 'kda' ? [layer.memory, layer.tails] : layer.segments;
-    for (const tensor of tensors) gpu.release(tensor);
-  }
 }
 
 function told({ median, least, most, runs }: Spread, digits: number): string {

@@ -563,8 +563,7 @@ export class Memory {
 
   #memoryOf(line: Line, layer: number) {
     if (!line.aside) return (this.#state.layers[layer] as KdaState).memory;
-    const before = this.#config.layers.slice(0, layer).filter((l) => l.kind === 'kda').length;
-    return line.aside.end.tensors[2 * before]!; // memory and tails of each KDA layer in turn
+    return this.#state.memoryIn(line.aside.end, layer);
   }
 
   /** See MemoryApi.select. Call where no token is under way. */

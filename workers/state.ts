@@ -3,13 +3,13 @@
  * latent caches of the MLA layers (one row a token). Snapshots keep the recurrent part; cache rows stay where they are.
  */
 import { latentBytesPerToken, type ModelConfig } from './config.ts';
-import type { Gpu, Stretch, Tensor } from './gpu.ts';
+import { type Gpu, PART_ELEMENTS, type Stretch, type Tensor } from './gpu.ts';
 import { dequantize } from './quant.ts';
 
 /** What a KDA layer remembers. */
 export interface KdaState {
   kind: 'kda';
-  /** [H, K, V] f32, V fastest. */
+  /** [H, K, V] f32, V fastest: with the tails a part of a buffer of all layers, since a call costs the processor by the buffer. */
   memory: Tensor;
   /** [taps - 1, C] raw convolution inputs, oldest first; C = H (2K + V), q | k | v. */
   tails: Tensor;
@@ -94,6 +94,8 @@ export class State {
   readonly rowWords: number;
   readonly recurrentWords: number;
   readonly #gpu: Gpu;
+  /** The buffers in which all memories and tails lie. */
+  readonly #recurrentBuffers: Tensor[] = [];
 
   constructor(
     gpu: Gpu,
@@ -108,15 +110,27 @@ export class State {
     this.segments = segmentsFor(contextLimit, 4 * this.rowWords, maxBindingBytes, firstRows);
     const { heads: H } = config;
     const { keys: K, values: V, taps } = config.kda;
-    this.layers = config.layers.map((layer, i): KdaState | MlaState =>
-      layer.kind === 'mla'
-        ? { kind: 'mla', numbers, segments: [] }
-        : {
-            kind: 'kda',
-            memory: gpu.tensor('recurrent', `layer ${i} memory`, [H, K, V]),
-            tails: gpu.tensor('recurrent', `layer ${i} tails`, [taps - 1, H * (2 * K + V)]),
-          },
-    );
+    const memoryWords = aligned(H * K * V);
+    const layerWords = memoryWords + aligned((taps - 1) * H * (2 * K + V));
+    let left = config.layers.filter(({ kind }) => kind === 'kda').length;
+    const most = Math.max(1, Math.floor(maxBindingBytes / (4 * layerWords)));
+    let next = most; // of the layers in the last buffer
+    this.layers = config.layers.map((layer, i): KdaState | MlaState => {
+      if (layer.kind === 'mla') return { kind: 'mla', numbers, segments: [] };
+      if (next === most) {
+        const shape = [Math.min(most, left), layerWords];
+        this.#recurrentBuffers.push(gpu.tensor('recurrent', 'memories and tails', shape));
+        next = 0;
+      }
+      const whole = this.#recurrentBuffers.at(-1)!;
+      const at = next++ * layerWords;
+      left--;
+      return {
+        kind: 'kda',
+        memory: gpu.part(whole, `layer ${i} memory`, at, [H, K, V]),
+        tails: gpu.part(whole, `layer ${i} tails`, at + memoryWords, [taps - 1, H * (2 * K + V)]),
+      };
+    });
     this.recurrentWords = this.#recurrent().reduce((sum, t) => sum + t.bytes / 4, 0);
   }
 
@@ -154,13 +168,13 @@ export class State {
 
   /** Forget everything. Cache rows past `position` are never read, so they need no clearing. */
   clear(): void {
-    this.#gpu.clear(this.#recurrent());
+    this.#gpu.clear(this.#recurrentBuffers);
     this.position = 0;
   }
 
   /** Keep the recurrent part as it is after all submitted work. Release it with `drop`. */
   snapshot(): Snapshot {
-    const tensors = this.#recurrent().map((from) => {
+    const tensors = this.#recurrentBuffers.map((from) => {
       const to = this.#gpu.tensor('snapshots', `${from.name} at ${this.position}`, from.shape);
       this.#gpu.copy(from, 0, to, 0, from.bytes / 4);
       return to;
@@ -169,9 +183,16 @@ export class State {
     return { position: this.position, tensors, bytes };
   }
 
+  /** A KDA layer's memory as a snapshot has it. */
+  memoryIn(snapshot: Snapshot, layer: number): Tensor {
+    const { memory } = this.layers[layer] as KdaState;
+    const place = this.#recurrentBuffers.findIndex(({ buffer }) => buffer === memory.buffer);
+    return this.#gpu.part(snapshot.tensors[place]!, memory.name, memory.offset / 4, memory.shape);
+  }
+
   /** Go back to a snapshot. The cache rows before its position must be those it was taken with. */
   restore(snapshot: Snapshot): void {
-    this.#recurrent().forEach((to, i) =>
+    this.#recurrentBuffers.forEach((to, i) =>
       this.#gpu.copy(snapshot.tensors[i]!, 0, to, 0, to.bytes / 4),
     );
     this.position = snapshot.position;
@@ -262,6 +283,12 @@ export class State {
     for (const tensor of kept.tensors) this.#gpu.release(tensor);
   }
 
+  /** Free all that the state itself holds. */
+  destroy(): void {
+    const caches = this.#caches().flat();
+    for (const tensor of [...this.#recurrentBuffers, ...caches]) this.#gpu.release(tensor);
+  }
+
   #caches(): Tensor[][] {
     return this.layers.flatMap((l) => (l.kind === 'mla' ? [l.segments] : []));
   }
@@ -282,6 +309,10 @@ export class State {
   #recurrent(): Tensor[] {
     return this.layers.flatMap((l) => (l.kind === 'kda' ? [l.memory, l.tails] : []));
   }
+}
+
+function aligned(words: number): number {
+  return PART_ELEMENTS * Math.ceil(words / PART_ELEMENTS);
 }
 
 /** Bytes that the latent cache of a conversation may grow to: WebGPU does not say how much memory a GPU has. */

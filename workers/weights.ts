@@ -4,7 +4,7 @@
  */
 import { type ModelConfig, splitKvB } from './config.ts';
 import type { TensorEntry } from './gguf.ts';
-import type { Gpu, Tensor } from './gpu.ts';
+import { type Gpu, PART_ELEMENTS, type Tensor } from './gpu.ts';
 import { FEW_EXPERTS } from './kernels.ts';
 import { PalimpsestError } from './protocol.ts';
 import { packedRow, rowUnit, type TensorType } from './quant.ts';
@@ -61,11 +61,19 @@ export type Wanted = { shape: TensorShape } & (
   { part: MatrixPart } | { take: (values: Float32Array<ArrayBuffer>) => void }
 );
 
+/**
+ * Bytes of a buffer that small tensors share, and of the largest that goes into one: what a call costs the processor grows with the
+ * different buffers that it binds.
+ */
+const SHELF_BYTES = 8 * 1024 * 1024;
+const SMALL_BYTES = SHELF_BYTES / 8;
+
 /** Makes the buffers of matrices and vectors, and puts down what is wanted in them. */
 class WeightLoader {
   readonly wanted: Wanted[] = [];
   readonly #gpu: Gpu;
   readonly #source: WeightSource;
+  #shelf: { whole: Tensor; taken: number } | null = null;
 
   constructor(gpu: Gpu, source: WeightSource) {
     this.#gpu = gpu;
@@ -125,7 +133,7 @@ class WeightLoader {
     const shapes = names.map((name) => this.#source.entry(name));
     const counts = shapes.map(({ ne }) => ne.reduce((a, b) => a * b, 1));
     const sum = (some: number[]) => some.reduce((a, b) => a + b, 0);
-    const tensor = this.#gpu.tensor('weights', names[0]!, [sum(counts)]);
+    const tensor = this.#tensor(names[0]!, [sum(counts)]);
     shapes.forEach((shape, i) => {
       const at = sum(counts.slice(0, i));
       this.wanted.push({ shape, take: (values) => this.#gpu.write(tensor, at, values) });
@@ -172,14 +180,25 @@ class WeightLoader {
         firstRow,
         rows: count,
         offset: 0,
-        codes: this.#gpu.tensor('weights', `${name} codes`, [filled, codeWords]),
-        scales:
-          scaleWords > 0
-            ? this.#gpu.tensor('weights', `${name} scales`, [count, scaleWords])
-            : null,
+        codes: this.#tensor(`${name} codes`, [filled, codeWords]),
+        scales: scaleWords > 0 ? this.#tensor(`${name} scales`, [count, scaleWords]) : null,
       });
     }
     return parts;
+  }
+
+  /** A tensor of weights, never to be released: a buffer of its own, or where it is small a place in one. */
+  #tensor(name: string, shape: readonly number[]): Tensor {
+    const own = shape.reduce((a, b) => a * b, 1);
+    const elements = 4 * Math.ceil(own / 4); // bindings end with a whole vec4
+    if (4 * elements > SMALL_BYTES) return this.#gpu.tensor('weights', name, shape);
+    if (!this.#shelf || 4 * (this.#shelf.taken + elements) > SHELF_BYTES) {
+      const whole = this.#gpu.tensor('weights', 'small weights', [SHELF_BYTES / 4]);
+      this.#shelf = { whole, taken: 0 };
+    }
+    const { whole, taken } = this.#shelf;
+    this.#shelf.taken = PART_ELEMENTS * Math.ceil((taken + elements) / PART_ELEMENTS);
+    return this.#gpu.part(whole, name, taken, own === elements ? shape : [elements]);
   }
 }
 
