@@ -150,6 +150,8 @@ async function store(page: Page): Promise<DeviceReport> {
 async function coldStart(page: Page): Promise<{ ms: number; steps: Step[] }> {
   await noteAsking(page);
   await page.goto(address, { waitUntil: 'commit' });
+  // What is not there yet is looked for seldom by locators, and here with every frame.
+  await page.waitForFunction(() => document.querySelector('textarea[aria-label="Message"]'));
   const message = page.getByRole('textbox', { name: 'Message' });
   await message.fill('What is photosynthesis?');
   await message.press('Enter');

@@ -33,6 +33,7 @@ export async function stepsOf(page: Page): Promise<Step[]> {
     ),
   });
   const ofPage = await page.evaluate(putDown);
+  ofPage.entries.push(...(await page.evaluate(filesOf)));
   const ofWorkers = await Promise.all(
     page.workers().map(async (worker) => {
       const [name = ''] = new URL(worker.url()).pathname.split('/').at(-1)!.split('.');
@@ -56,6 +57,24 @@ export async function stepsOf(page: Page): Promise<Step[]> {
     }
   }
   return [...steps.values()].sort((a, b) => a.fromMs - b.fromMs || a.toMs - b.toMs);
+}
+
+/** What a page fetched before it could run: its HTML, through the service worker where there is one, then scripts and styles. */
+function filesOf() {
+  const [page] = performance.getEntriesByType('navigation') as PerformanceNavigationTiming[];
+  const ran = performance.getEntriesByName('page')[0]!.startTime;
+  const files = (performance.getEntriesByType('resource') as PerformanceResourceTiming[]).filter(
+    ({ initiatorType, responseEnd }) =>
+      ['script', 'link'].includes(initiatorType) && responseEnd <= ran,
+  );
+  const step = (name: string, fromMs: number, toMs: number) => ({
+    ...{ name, fromMs, toMs },
+    busyMs: null,
+  });
+  return [
+    step('HTML', 0, page!.responseEnd),
+    ...files.map(({ startTime, responseEnd }) => step('files', startTime, responseEnd)),
+  ];
 }
 
 /** Each step's medians over runs, in the order of time; steps that a run lacks count where they were. */
