@@ -7,14 +7,16 @@
 //         cache [SEGMENT, LATENT + SHARED] words of cache_*, positions FIRST .. FIRST + SEGMENT - 1
 //         stats [T, HEADS, SLICES] of (top, sum)   parts [T, HEADS, SLICES, LATENT]
 // Grid    (SLICES, T HEADS / QUERIES): all heads read the same rows, so tokens and heads are one axis n = t HEADS + h.
-//         Slices divide the rows in use, whatever their number; one without rows says sum = 0 and writes no part.
+//         Slices divide the rows in use, whatever their number, by eights where a tile has more; one without rows says sum = 0
+//         and writes no part.
 // Links   cache_{f32,f16}, outer, step
 // Oracle  test/reference/mla.ts attendSlice
 // Segments follow one another in the order of positions: the one at FIRST = 0 begins, the others go on with its slices.
 // A tile is ROWS cache rows by QUERIES. Scores: a lane has four queries of eight rows, and every fourth vec4 of the columns,
 // so that it multiplies more often than it reads; four lanes side by side read side by side, and add up through workgroup
 // memory. Sums: each lane has a quarter of the queries and every 64th vec4 of the latent, one or two fours of queries and one
-// or two vec4s, each in a matrix of its own: what an index chose would not stay in registers.
+// or two vec4s, each in a matrix of its own: what an index chose would not stay in registers. Where queries are few, one token's,
+// twice as many loads are on their way at once: its slices have few rows each, and wait for memory most of the time.
 const HEADS = 32u;
 const LATENT = 512u;
 const SHARED = 64u;
@@ -24,6 +26,7 @@ const FIRST = 0u;
 const SEGMENT = 4096u;
 const SLICES = 64u;
 const QUERIES = 32u; // 16 or 32
+const FEW = QUERIES == 16u;
 const LOWEST = -3.4e38;
 const WIDTH = (LATENT + SHARED) / 4u;
 const FOURS = QUERIES / 4u;
@@ -49,6 +52,29 @@ fn queries(n: u32, column: u32) -> mat4x4f {
   }
   let at = m * ((NOPE + SHARED) / 4u) + NOPE / 4u + column - LATENT / 4u;
   return transpose(mat4x4f(q[at.x], q[at.y], q[at.z], q[at.w]));
+}
+fn queries_or_nothing(n: u32, column: u32) -> mat4x4f {
+  let m = queries(n, min(column, WIDTH - 1u));
+  let there = select(0.0, 1.0, column < WIDTH);
+  return there * m;
+}
+// A vec4 of eight rows.
+struct Eight {
+  w0: CacheWord,
+  w1: CacheWord,
+  w2: CacheWord,
+  w3: CacheWord,
+  w4: CacheWord,
+  w5: CacheWord,
+  w6: CacheWord,
+  w7: CacheWord,
+}
+fn eight_rows(at0: vec4u, at1: vec4u, column: u32) -> Eight {
+  let i = min(column, WIDTH - 1u);
+  return Eight(
+    cache[at0.x + i], cache[at0.y + i], cache[at0.z + i], cache[at0.w + i],
+    cache[at1.x + i], cache[at1.y + i], cache[at1.z + i], cache[at1.w + i],
+  );
 }
 // Scores of four queries with a row, four columns more.
 fn add_scores(scores: vec4f, m: mat4x4f, word: CacheWord) -> vec4f {
@@ -110,7 +136,7 @@ fn join_scores(at: u32, scores: vec4f, begins: bool) {
 fn latents(row: u32, last: u32, at: u32) -> mat4x4f {
   let first = min(at, LATENT / 4u - 1u);
   return mat4x4f(
-    cache_load(cache[row * WIDTH + first]), cache_load(cache[min(row + 1u, last) * WIDTH + first]),
+    cache_load(cache[min(row, last) * WIDTH + first]), cache_load(cache[min(row + 1u, last) * WIDTH + first]),
     cache_load(cache[min(row + 2u, last) * WIDTH + first]), cache_load(cache[min(row + 3u, last) * WIDTH + first]),
   );
 }
@@ -130,7 +156,9 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
   let end_n = min(first_n + QUERIES, step.tokens * HEADS);
   let seen = step.position + (end_n - 1u) / HEADS + 1u; // positions that the last token of the tile sees
   let used = min(max(seen, FIRST) - FIRST, SEGMENT);
-  let share = (used + SLICES * ROWS - 1u) / (SLICES * ROWS) * ROWS; // rows of a slice: whole tiles
+  let least = (used + SLICES - 1u) / SLICES;
+  let grain = select(8u, ROWS, least > ROWS);
+  let share = (least + grain - 1u) / grain * grain; // rows of a slice: whole tiles, or less than one
   let start = slice * share;
   let end = min(start + share, used);
   if (FIRST > 0u && start >= end) {
@@ -188,24 +216,33 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     var s6 = vec4f();
     var s7 = vec4f();
     if (own_rows.x < end) {
-      for (var column = share_column; column < WIDTH; column += 4u) {
-        let c0 = cache[at0.x + column];
-        let c1 = cache[at0.y + column];
-        let c2 = cache[at0.z + column];
-        let c3 = cache[at0.w + column];
-        let c4 = cache[at1.x + column];
-        let c5 = cache[at1.y + column];
-        let c6 = cache[at1.z + column];
-        let c7 = cache[at1.w + column];
+      for (var column = share_column; column < WIDTH; column += select(4u, 8u, FEW)) {
+        let c = eight_rows(at0, at1, column);
         let m = queries(ask, column);
-        s0 = add_scores(s0, m, c0);
-        s1 = add_scores(s1, m, c1);
-        s2 = add_scores(s2, m, c2);
-        s3 = add_scores(s3, m, c3);
-        s4 = add_scores(s4, m, c4);
-        s5 = add_scores(s5, m, c5);
-        s6 = add_scores(s6, m, c6);
-        s7 = add_scores(s7, m, c7);
+        var more = c;
+        var more_m = mat4x4f();
+        if (FEW) {
+          more = eight_rows(at0, at1, column + 4u);
+          more_m = queries_or_nothing(ask, column + 4u);
+        }
+        s0 = add_scores(s0, m, c.w0);
+        s1 = add_scores(s1, m, c.w1);
+        s2 = add_scores(s2, m, c.w2);
+        s3 = add_scores(s3, m, c.w3);
+        s4 = add_scores(s4, m, c.w4);
+        s5 = add_scores(s5, m, c.w5);
+        s6 = add_scores(s6, m, c.w6);
+        s7 = add_scores(s7, m, c.w7);
+        if (FEW) {
+          s0 = add_scores(s0, more_m, more.w0);
+          s1 = add_scores(s1, more_m, more.w1);
+          s2 = add_scores(s2, more_m, more.w2);
+          s3 = add_scores(s3, more_m, more.w3);
+          s4 = add_scores(s4, more_m, more.w4);
+          s5 = add_scores(s5, more_m, more.w5);
+          s6 = add_scores(s6, more_m, more.w6);
+          s7 = add_scores(s7, more_m, more.w7);
+        }
       }
     }
     for (var turn = 0u; turn < 4u; turn++) {
@@ -263,16 +300,26 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     if (OWN > 1u && COLUMNS > 1u) {
       more_both = scale_columns(more_both, rescale[own_four + 1u]);
     }
-    for (var r = 0u; r < min(ROWS, end - row0); r += 4u) {
+    for (var r = 0u; r < min(ROWS, end - row0); r += select(4u, 8u, FEW)) {
       let at = r * FOURS + own_four;
       let rows = latents(row0 + r, end - 1u, column);
+      var next = rows;
+      if (FEW) {
+        next = latents(row0 + r + 4u, end - 1u, column);
+      }
       near = add_rows(near, rows, at);
+      if (FEW) {
+        near = add_rows(near, next, at + 4u * FOURS);
+      }
       if (OWN > 1u) {
         more_queries = add_rows(more_queries, rows, at + 1u);
       }
       if (COLUMNS > 1u) {
         let more = latents(row0 + r, end - 1u, column + 64u);
         more_columns = add_rows(more_columns, more, at);
+        if (FEW) {
+          more_columns = add_rows(more_columns, latents(row0 + r + 4u, end - 1u, column + 64u), at + 4u * FOURS);
+        }
         if (OWN > 1u) {
           more_both = add_rows(more_both, more, at + 1u);
         }

@@ -90,6 +90,8 @@ export const mlaMutants: Mutant[] = [
   attend('sums not brought to a larger top', 'exp(tops[lane] - top)', 'vec4f(1.0)', {
     ...{ slices: 1, position: 400 },
   }),
+  attend('a row past the last for all that are there', 'row + 1u >= end', 'row + 1u >= end - 1u'),
+  attend('every other four rows forgotten', 'at + 4u * FOURS);', 'at);'),
   attend('the scores of one group of lanes for all', 'turn == 0u', 'true'),
   attend('some columns counted more than once', 'column = share_column;', 'column = 0u;'),
   attend('a row for its neighbour', 'at + 2u * FOURS, s2', 'at + 3u * FOURS, s2'),
