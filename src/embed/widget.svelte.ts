@@ -73,6 +73,8 @@ const declined = 'The person at the widget said no.';
 
 export class Widget {
   state = $state.raw<State>({ kind: 'poster' });
+  /** The model is handed, or was, to llama.cpp: there is no WebGPU. */
+  onProcessor = $state.raw(false);
   turns = $state.raw<readonly Spoken[]>([]);
   writing = $state.raw(false);
   answerer = $state.raw<Answerer | null>(null);
@@ -263,6 +265,7 @@ export class Widget {
   ): Promise<Answerer> {
     const { model } = this.wishes;
     this.#dismiss(new PalimpsestError('NoWebGPU', why));
+    this.onProcessor = true;
     const speaker = (this.#speaker = this.#workshop.startProcessor(weights));
     const { parameters } = await weights.describe(model);
     const elsewhere = await speaker.load(model, report);

@@ -302,6 +302,9 @@ describe('in an article of another site', () => {
       expect(seen.outcome).toMatchObject({ text: seen.text, ids: [], reason: 'length' });
       expect(seen.turns.map(({ content }) => content)).toEqual([prompt, seen.text]);
       await inside.getByText(/without WebGPU: this computer’s processor.*llama\.cpp/).waitFor();
+      // It is loaded: there is nothing to press until something is asked.
+      await inside.getByRole('textbox', { name: 'Message' }).fill('');
+      expect(await button(inside, 'Ask').isEnabled()).toBe(false);
       expect(await inside.getByRole('log').textContent()).toContain(seen.text);
       await button(inside, 'Watch a recording of one that is').click();
       await inside.getByText(/^A recording of/).waitFor();
@@ -381,7 +384,7 @@ describe('a hostile page around', () => {
     await expect.poll(() => page.frames().length).toBe(3);
     const inside = page.frames().find((one) => one.url().includes('embed.html'))!;
     await button(inside, /^Load/).waitFor();
-    await inside.getByText(/your GPU, 111 MB/).waitFor();
+    await inside.getByText(/your computer, 111 MB/).waitFor();
     const before = await inside.locator('body').innerHTML();
     await page.evaluate((known) => {
       const target = frames[0]!;
