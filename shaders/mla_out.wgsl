@@ -20,36 +20,85 @@ const VALUE_FOURS = VALUES / 4u; // rows of a head in W, by fours
 // Lanes that share four rows of W: the fewest of whom none has more blocks than where all lanes are busy.
 const VALUE_BLOCKS = (BLOCKS - 1u) / clamp(SUM_LANES / VALUE_FOURS, 1u, BLOCKS) + 1u;
 const VALUE_SHARERS = (BLOCKS - 1u) / VALUE_BLOCKS + 1u;
-const SHARES = VALUE_FOURS * VALUE_SHARERS;
+const OUT_SHARERS = clamp(SUM_LANES / (D / 4u), 1u, min(OWN_BLOCKS, 4u)); // lanes that share four rows of O
+const OUT_ROUNDS = (OWN_BLOCKS + OUT_SHARERS - 1u) / OUT_SHARERS;
+const SHARES = max(VALUE_FOURS * VALUE_SHARERS, min(SUM_LANES, D / 4u * OUT_SHARERS));
 @group(0) @binding(0) var<storage, read> stats: array<vec2f>;
 @group(0) @binding(1) var<storage, read> parts: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> o: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> rows: array<vec4f>;
 var<workgroup> values: array<vec4f, VALUE_FOURS>; // o of this head
 
-// Four rows of W times block b of the context; blocks past the end are nothing.
-fn value_block(row: u32, b: u32) -> vec4f {
+// Round j of share t of a head's rows of W, asked for, and multiplied by the context; blocks past the end are nothing.
+fn ask_value(head: u32, t: u32, j: u32) -> Four {
+  return ask_four(4u * (head * VALUE_FOURS + t / VALUE_SHARERS), min(t % VALUE_SHARERS + j * VALUE_SHARERS, BLOCKS - 1u));
+}
+fn value_block(asked: Four, t: u32, j: u32) -> vec4f {
+  let b = t % VALUE_SHARERS + j * VALUE_SHARERS;
   let at = min(b, BLOCKS - 1u);
   let there = b < BLOCKS;
-  return four(row, at, select(vec4f(), context[quad(at, 0u)], there), select(vec4f(), context[quad(at, 1u)], there));
+  return asked_four(asked, at, select(vec4f(), context[quad(at, 0u)], there), select(vec4f(), context[quad(at, 1u)], there));
 }
-// Four rows of O times block b of this head's columns.
-fn out_block(row: u32, head: u32, b: u32) -> vec4f {
-  let at = head * OWN_BLOCKS + b;
-  return four_b(row, at, values[quad_b(at, 0u) - head * VALUE_FOURS], values[quad_b(at, 1u) - head * VALUE_FOURS]);
+fn value_rounds(head: u32, t: u32, first: u32) -> vec4f {
+  var acc = vec4f();
+  for (var j = first; j < VALUE_BLOCKS; j += 2u) { // two are on their way at once
+    let a0 = ask_value(head, t, j);
+    let a1 = ask_value(head, t, j + 1u);
+    acc += value_block(a0, t, j) + value_block(a1, t, j + 1u);
+  }
+  return acc;
+}
+// The same of four rows of O, whose columns are this head's.
+fn out_at(head: u32, t: u32, j: u32) -> u32 {
+  return head * OWN_BLOCKS + min(t % OUT_SHARERS + j * OUT_SHARERS, OWN_BLOCKS - 1u);
+}
+fn ask_out(head: u32, t: u32, j: u32) -> Four_b {
+  return ask_four_b(4u * (t / OUT_SHARERS), out_at(head, t, j));
+}
+fn out_block(asked: Four_b, head: u32, t: u32, j: u32) -> vec4f {
+  let at = out_at(head, t, j);
+  let there = t % OUT_SHARERS + j * OUT_SHARERS < OWN_BLOCKS;
+  let x0 = values[quad_b(at, 0u) - head * VALUE_FOURS];
+  return select(0.0, 1.0, there) * asked_four_b(asked, at, x0, values[quad_b(at, 1u) - head * VALUE_FOURS]);
+}
+fn out_rounds(head: u32, t: u32, first: u32) -> vec4f {
+  var acc = vec4f();
+  for (var j = first; j < OUT_ROUNDS; j += 4u) {
+    let a0 = ask_out(head, t, j);
+    let a1 = ask_out(head, t, j + 1u);
+    let a2 = ask_out(head, t, j + 2u);
+    let a3 = ask_out(head, t, j + 3u);
+    acc += (out_block(a0, head, t, j) + out_block(a1, head, t, j + 1u)) + (out_block(a2, head, t, j + 2u) + out_block(a3, head, t, j + 3u));
+  }
+  return acc;
 }
 
 @compute @workgroup_size(SUM_LANES)
 fn mla_out(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let head = group.x;
+  let own_value = min(lane.index, VALUE_FOURS * VALUE_SHARERS - 1u);
+  let own_out = min(lane.index, D / 4u * OUT_SHARERS - 1u);
+  let v0 = ask_value(head, own_value, 0u); // these travel with what the slices said
+  let o0 = ask_out(head, own_out, 0u);
+  var o1 = Four_b();
+  var o2 = Four_b();
+  if (OUT_ROUNDS > 1u) {
+    o1 = ask_out(head, own_out, 1u);
+  }
+  if (OUT_ROUNDS > 2u) {
+    o2 = ask_out(head, own_out, 2u);
+  }
   join_slices(head, lane);
-  for (var t = lane.index; t < VALUE_FOURS * VALUE_SHARERS; t += SUM_LANES) {
-    let row = 4u * (head * VALUE_FOURS + t / VALUE_SHARERS);
-    var acc = vec4f();
-    for (var b = t % VALUE_SHARERS; b < BLOCKS; b += 2u * VALUE_SHARERS) { // two are on their way at once
-      acc += value_block(row, b) + value_block(row, b + VALUE_SHARERS);
+  if (lane.index < VALUE_FOURS * VALUE_SHARERS) {
+    let t = lane.index;
+    var acc = value_block(v0, t, 0u);
+    if (VALUE_BLOCKS > 1u) {
+      acc += value_rounds(head, t, 1u);
     }
     sums[t] = acc;
+  }
+  for (var t = lane.index + SUM_LANES; t < VALUE_FOURS * VALUE_SHARERS; t += SUM_LANES) {
+    sums[t] = value_rounds(head, t, 0u);
   }
   workgroupBarrier();
   for (var f = lane.index; f < VALUE_FOURS; f += SUM_LANES) {
@@ -58,12 +107,27 @@ fn mla_out(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     o[head * VALUE_FOURS + f] = v;
   }
   workgroupBarrier();
-  for (var f = lane.index; f < D / 4u; f += SUM_LANES) { // a lane has four whole rows of the head's columns: nothing to add up
-    var acc = vec4f();
-    for (var b = 0u; b < OWN_BLOCKS; b += 4u) {
-      acc += (out_block(4u * f, head, b) + out_block(4u * f, head, b + 1u))
-        + (out_block(4u * f, head, b + 2u) + out_block(4u * f, head, b + 3u));
+  var part = out_block(o0, head, own_out, 0u);
+  if (OUT_ROUNDS > 1u) {
+    part += out_block(o1, head, own_out, 1u);
+  }
+  if (OUT_ROUNDS > 2u) {
+    part += out_block(o2, head, own_out, 2u);
+  }
+  if (OUT_ROUNDS > 3u) {
+    part += out_rounds(head, own_out, 3u);
+  }
+  if (OUT_SHARERS > 1u) {
+    if (lane.index < D / 4u * OUT_SHARERS) {
+      sums[lane.index] = part;
     }
-    rows[(PART_TO + head) * (D / 4u) + f] = acc;
+    workgroupBarrier();
+    part = together(own_out % (D / 4u), OUT_SHARERS);
+  }
+  if (lane.index < D / 4u) {
+    rows[(PART_TO + head) * (D / 4u) + lane.index] = part;
+  }
+  for (var f = lane.index + SUM_LANES; f < D / 4u; f += SUM_LANES) { // only where no lanes share rows: their shares are f itself
+    rows[(PART_TO + head) * (D / 4u) + f] = out_rounds(head, f, 0u);
   }
 }

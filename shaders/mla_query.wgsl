@@ -12,7 +12,7 @@
 //         leaves the residual row
 // Links   matrix_* for Q, others as b for C and as c for W, residual, shares, latent_row, cache_{f32,f16}, step, sum_{tree,subgroup}
 // Oracle  test/reference/mla.ts absorbQueries, latentRows
-// The norm's scale is one number, so it comes after the products. D, LATENT_AT, LATENT, SHARED are multiples of 4, COLS and COLS_c of 8.
+// What depends on no other lane is asked for before the residual row is there. The norm's scale is one number, so it comes after the products. D, LATENT_AT, LATENT, SHARED are multiples of 4, COLS and COLS_c of 8.
 const HEADS = 9u;
 const LATENT = 192u;
 const SHARED = 32u;
@@ -50,36 +50,75 @@ fn latent_value(i: u32) -> vec4f {
   return made[i];
 }
 
-// Four rows times block b; blocks past the end are nothing.
-fn query_block(row: u32, b: u32) -> vec4f {
+// Round j of share t of a head's rows of Q, and of W: asked for, and multiplied; blocks past the end are nothing.
+fn ask_query(head: u32, t: u32, j: u32) -> Four {
+  return ask_four(4u * (head * QUERY_FOURS + t / QUERY_SHARERS), min(t % QUERY_SHARERS + j * QUERY_SHARERS, BLOCKS - 1u));
+}
+fn query_block(asked: Four, t: u32, j: u32) -> vec4f {
+  let b = t % QUERY_SHARERS + j * QUERY_SHARERS;
   let at = min(b, BLOCKS - 1u);
   let there = b < BLOCKS;
-  return four(row, at, select(vec4f(), normed[quad(at, 0u)], there), select(vec4f(), normed[quad(at, 1u)], there));
+  return asked_four(asked, at, select(vec4f(), normed[quad(at, 0u)], there), select(vec4f(), normed[quad(at, 1u)], there));
 }
+fn query_rounds(head: u32, t: u32, first: u32) -> vec4f {
+  var acc = vec4f();
+  for (var j = first; j < QUERY_BLOCKS; j += 4u) { // four are on their way at once
+    let a0 = ask_query(head, t, j);
+    let a1 = ask_query(head, t, j + 1u);
+    let a2 = ask_query(head, t, j + 2u);
+    let a3 = ask_query(head, t, j + 3u);
+    acc += (query_block(a0, t, j) + query_block(a1, t, j + 1u)) + (query_block(a2, t, j + 2u) + query_block(a3, t, j + 3u));
+  }
+  return acc;
+}
+fn ask_key(head: u32, t: u32, j: u32) -> Four_c {
+  return ask_four_c(4u * (head * KEY_FOURS + t / KEY_SHARERS), min(t % KEY_SHARERS + j * KEY_SHARERS, BLOCKS_c - 1u));
+}
+fn key_block(asked: Four_c, t: u32, j: u32) -> vec4f {
+  let b = t % KEY_SHARERS + j * KEY_SHARERS;
+  let at = min(b, BLOCKS_c - 1u);
+  let there = b < BLOCKS_c;
+  return asked_four_c(asked, at, select(vec4f(), made[quad_c(at, 0u)], there), select(vec4f(), made[quad_c(at, 1u)], there));
+}
+fn key_rounds(head: u32, t: u32, first: u32) -> vec4f {
+  var acc = vec4f();
+  for (var j = first; j < KEY_BLOCKS; j += 2u) {
+    let a0 = ask_key(head, t, j);
+    let a1 = ask_key(head, t, j + 1u);
+    acc += key_block(a0, t, j) + key_block(a1, t, j + 1u);
+  }
+  return acc;
+}
+// Four rows of C times block b.
 fn row_block(row: u32, b: u32) -> vec4f {
   let at = min(b, BLOCKS_b - 1u);
   let there = b < BLOCKS_b;
   return four_b(row, at, select(vec4f(), normed[quad_b(at, 0u)], there), select(vec4f(), normed[quad_b(at, 1u)], there));
 }
-fn key_block(row: u32, b: u32) -> vec4f {
-  let at = min(b, BLOCKS_c - 1u);
-  let there = b < BLOCKS_c;
-  return four_c(row, at, select(vec4f(), made[quad_c(at, 0u)], there), select(vec4f(), made[quad_c(at, 1u)], there));
-}
 
 @compute @workgroup_size(SUM_LANES)
 fn mla_query(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let head = group.x;
+  let own = min(head, HEADS - 1u);
+  let own_query = min(lane.index, QUERY_FOURS * QUERY_SHARERS - 1u);
+  let own_key = min(lane.index, KEY_FOURS * KEY_SHARERS - 1u);
+  let q0 = ask_query(own, own_query, 0u); // these travel with the residual row
+  let q1 = ask_query(own, own_query, 1u);
+  let q2 = ask_query(own, own_query, 2u);
+  let q3 = ask_query(own, own_query, 3u);
+  let k0 = ask_key(own, own_key, 0u);
   let scale = take_residual(head == HEADS, lane);
   if (head < HEADS) {
-    for (var t = lane.index; t < QUERY_FOURS * QUERY_SHARERS; t += SUM_LANES) {
-      let row = 4u * (head * QUERY_FOURS + t / QUERY_SHARERS);
-      var acc = vec4f();
-      for (var b = t % QUERY_SHARERS; b < BLOCKS; b += 4u * QUERY_SHARERS) { // four are on their way at once
-        acc += (query_block(row, b) + query_block(row, b + QUERY_SHARERS))
-          + (query_block(row, b + 2u * QUERY_SHARERS) + query_block(row, b + 3u * QUERY_SHARERS));
+    if (lane.index < QUERY_FOURS * QUERY_SHARERS) {
+      let t = lane.index;
+      var acc = (query_block(q0, t, 0u) + query_block(q1, t, 1u)) + (query_block(q2, t, 2u) + query_block(q3, t, 3u));
+      if (QUERY_BLOCKS > 4u) {
+        acc += query_rounds(head, t, 4u);
       }
       sums[t] = acc;
+    }
+    for (var t = lane.index + SUM_LANES; t < QUERY_FOURS * QUERY_SHARERS; t += SUM_LANES) {
+      sums[t] = query_rounds(head, t, 0u);
     }
     workgroupBarrier();
     for (var f = lane.index; f < QUERY_FOURS; f += SUM_LANES) {
@@ -88,13 +127,16 @@ fn mla_query(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       inputs[head * QUERY_FOURS + f] = q;
     }
     workgroupBarrier();
-    for (var t = lane.index; t < KEY_FOURS * KEY_SHARERS; t += SUM_LANES) {
-      let row = 4u * (head * KEY_FOURS + t / KEY_SHARERS);
-      var acc = vec4f();
-      for (var b = t % KEY_SHARERS; b < BLOCKS_c; b += 2u * KEY_SHARERS) {
-        acc += key_block(row, b) + key_block(row, b + KEY_SHARERS);
+    if (lane.index < KEY_FOURS * KEY_SHARERS) {
+      let t = lane.index;
+      var acc = key_block(k0, t, 0u);
+      if (KEY_BLOCKS > 1u) {
+        acc += key_rounds(head, t, 1u);
       }
       sums[t] = acc;
+    }
+    for (var t = lane.index + SUM_LANES; t < KEY_FOURS * KEY_SHARERS; t += SUM_LANES) {
+      sums[t] = key_rounds(head, t, 0u);
     }
     workgroupBarrier();
     for (var f = lane.index; f < KEY_FOURS; f += SUM_LANES) {

@@ -415,7 +415,7 @@ export const mlaOut = kernel('mla_out', mlaOutSource, {
 
 /** Bytes of workgroup memory that mla_out takes. */
 export function mlaOutBytes(c: { D: number; LATENT: number; VALUES: number; lanes: number }) {
-  return 20 * c.LATENT + 4 * c.VALUES + 16 * Math.max(c.lanes, c.VALUES) + 64;
+  return 20 * c.LATENT + 4 * c.VALUES + 16 * Math.max(c.lanes, c.VALUES, c.D / 4) + 64;
 }
 
 // -------------------------------------------------------------------------------------- mixture of experts

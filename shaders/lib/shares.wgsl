@@ -10,9 +10,11 @@ fn share(first: u32, i: u32, sharers: u32) -> vec4f {
 
 fn together(f: u32, sharers: u32) -> vec4f {
   var sum = vec4f();
-  for (var i = 0u; i < sharers; i += 4u) { // four are on their way at once
-    let first = f * sharers;
-    sum += (share(first, i, sharers) + share(first, i + 1u, sharers)) + (share(first, i + 2u, sharers) + share(first, i + 3u, sharers));
+  let first = f * sharers;
+  for (var i = 0u; i < sharers; i += 8u) { // eight are on their way at once
+    let near = (share(first, i, sharers) + share(first, i + 1u, sharers)) + (share(first, i + 2u, sharers) + share(first, i + 3u, sharers));
+    let far = (share(first, i + 4u, sharers) + share(first, i + 5u, sharers)) + (share(first, i + 6u, sharers) + share(first, i + 7u, sharers));
+    sum += near + far;
   }
   return sum;
 }

@@ -16,12 +16,16 @@ const asked: MlaQueryCase = {
 };
 const said: MlaOutCase = {
   ...{ H: 3, L: 64, V: 64, D: 96, slices: 5, empty: [1], formats: ['F32', 'Q4_0'] },
-  ...{ partTo: 2, sum: { ...TREE_64, lanes: 128 } },
+  ...{ partTo: 2, sum: TREE_64 },
 };
-const query = (why: string, find: string, replace: string) =>
-  mutant(mlaQuery, why, find, replace, (k) => checkMlaQuery(k, asked));
-const out = (why: string, find: string, replace: string) =>
-  mutant(mlaOut, why, find, replace, (k) => checkMlaOut(k, said));
+const query = (why: string, find: string, replace: string, lanes = 64) =>
+  mutant(mlaQuery, why, find, replace, (k) =>
+    checkMlaQuery(k, { ...asked, sum: { ...TREE_64, lanes } }),
+  );
+const out = (why: string, find: string, replace: string, lanes = 128) =>
+  mutant(mlaOut, why, find, replace, (k) =>
+    checkMlaOut(k, { ...said, sum: { ...TREE_64, lanes } }),
+  );
 
 export const attendMutants: Mutant[] = [
   query('a residual row that nobody leaves', 'head == HEADS', 'false'),
@@ -32,7 +36,7 @@ export const attendMutants: Mutant[] = [
   query('one head’s keys for all', '(head * KEY_FOURS + t', '(t'),
   query('the last block once more', 'there = b < BLOCKS;', 'there = true;'),
   query('the last block of the latent row once more', 'there = b < BLOCKS_b;', 'there = true;'),
-  query('the last block of a query once more', 'there = b < BLOCKS_c;', 'there = true;'),
+  query('the last block of a query once more', 'there = b < BLOCKS_c;', 'there = true;', 32),
   query(
     'a block of the queries in the wrong place',
     'normed[quad(at, 1u)]',
@@ -42,8 +46,12 @@ export const attendMutants: Mutant[] = [
   query('every row written first', 'append_latent(step.position', 'append_latent(FIRST'),
   out('one head’s slices for all', 'join_slices(head', 'join_slices(0u'),
   out('one head’s values for all', '(head * VALUE_FOURS + t', '(t'),
-  out('one head’s columns for all', 'head * OWN_BLOCKS + b', 'b + 0u * head'),
-  out('the last block once more', 'there = b < BLOCKS;', 'there = true;'),
+  out('one head’s columns for all', 'head * OWN_BLOCKS + min', 'min'),
+  out('the last block once more', 'there = b < BLOCKS;', 'there = true;', 64),
   out('every head’s part in one row', 'PART_TO + head', 'PART_TO'),
-  out('half of a head’s columns', 'b < OWN_BLOCKS', 'b < OWN_BLOCKS / 2u'),
+  out(
+    'half of a head’s columns',
+    'j * OUT_SHARERS < OWN_BLOCKS;',
+    'j * OUT_SHARERS < OWN_BLOCKS / 2u;',
+  ),
 ];
