@@ -76,10 +76,8 @@ export function oneToken(
       [K.step],
     );
   }
-  const wide = wideBlocks(p, gpu, config, state, s);
-  const blocks = isNarrow(config, weights, s)
-    ? narrowBlocks(p, gpu, config, state, s, wide.dense)
-    : wide;
+  const make = isNarrow(config, weights, s) ? narrowBlocks : wideBlocks;
+  const blocks = make(p, gpu, config, state, s);
   weights.layers.forEach(({ mixer, ffn }, i) => {
     const memory = state.layers[i]!;
     const look: Look = (site, tensor) => visitors.tap?.(site, i, tensor, p);

@@ -36,6 +36,7 @@ import outerSource from '../shaders/lib/outer.wgsl?raw';
 import residualSource from '../shaders/lib/residual.wgsl?raw';
 import routerEarlySource from '../shaders/lib/router_early.wgsl?raw';
 import routerGivenSource from '../shaders/lib/router_given.wgsl?raw';
+import routerNoneSource from '../shaders/lib/router_none.wgsl?raw';
 import routerOwnSource from '../shaders/lib/router_own.wgsl?raw';
 import rowsSource from '../shaders/lib/rows.wgsl?raw';
 import sharesSource from '../shaders/lib/shares.wgsl?raw';
@@ -101,8 +102,9 @@ export const kdaWatched: Library = { name: 'kda_watched', source: kdaWatchedSour
 export const routerOwn: Library = { name: 'router_own', source: routerOwnSource };
 export const routerGiven: Library = { name: 'router_given', source: routerGivenSource };
 export const FEW_EXPERTS = 16;
-/** Who chooses those of moe_layer: FEW_EXPERTS at most. */
+/** Who chooses those of moe_layer: FEW_EXPERTS at most, or none, which makes it a dense layer. */
 export const routerEarly: Library = { name: 'router_early', source: routerEarlySource };
+export const routerNone: Library = { name: 'router_none', source: routerNoneSource };
 export const best: Library = { name: 'best', source: bestSource };
 /** The residual row of one token with the parts that heads and experts left beside it. */
 export const residual: Library = { name: 'residual', source: residualSource };
@@ -504,7 +506,8 @@ export const expertDown = kernel('expert_down', expertDownSource, {
 /**
  * One token: all of a layer of experts. SUM_LANES is 64 or more; header and router_early say what else must hold, and bindings are
  * limited. Links matrices of gate, up (`second`), shared gate | up (`third`), down (`fourth`) and shared down (`fifth`), activation,
- * residual, routerEarly, a sum. Library constants are those of residual and EXPERTS, TOP, SCALE, NORM.
+ * residual, routerEarly, a sum. Library constants are those of residual and EXPERTS, TOP, SCALE, NORM. With routerNone, which has no
+ * constants, the first two and the fourth matrix are not read, and constants are the norm's alone.
  */
 export const moeLayer = kernel('moe_layer', moeLayerSource, {
   binds: ['rows', 'constants', 'chosen'],

@@ -10,7 +10,14 @@ import * as K from './kernels.ts';
 import type { Blocks, Plan } from './plan.ts';
 import { latentAt, type Scratch } from './scratch.ts';
 import type { State } from './state.ts';
-import type { KdaWeights, Matrix, MlaWeights, ModelWeights, MoeWeights } from './weights.ts';
+import type {
+  DenseWeights,
+  KdaWeights,
+  Matrix,
+  MlaWeights,
+  ModelWeights,
+  MoeWeights,
+} from './weights.ts';
 
 /**
  * Lanes of a workgroup of each kernel where the device has so many and room for what they share; else half as many, down to 256,
@@ -36,18 +43,26 @@ function expertParts({ heads }: ModelConfig): number {
   return MIXER_PARTS + heads;
 }
 
-/** Hidden units that one workgroup of moe_layer has, and how many workgroups that makes: as many as there are rows for their parts. */
-function expertSlices(c: ModelConfig, scratch: Scratch): { units: number; slices: number } {
+/**
+ * Hidden units that one workgroup of moe_layer has, of `choices` the first that cuts networks of these widths evenly, and how many
+ * workgroups that makes: as many as there are rows for their parts.
+ */
+function slicesOf(c: ModelConfig, scratch: Scratch, widths: number[], choices: number[]) {
+  const total = widths.reduce((a, b) => a + b, 0);
+  const rows = scratch.x.shape[0]! - expertParts(c);
+  const fits = (units: number) => widths.every((w) => w % units === 0) && total / units <= rows;
+  const units = choices.find(fits) ?? 0;
+  return { units, slices: units && total / units };
+}
+
+function expertSlices(c: ModelConfig, scratch: Scratch) {
   const { width, sharedWidth, expertsUsed } = c.moe;
-  const choices = [32, 64].map((units) => ({
-    units,
-    slices: (expertsUsed * width + sharedWidth) / units,
-  }));
-  const fits = ({ units, slices }: { units: number; slices: number }) =>
-    width % units === 0 &&
-    sharedWidth % units === 0 &&
-    expertParts(c) + slices <= scratch.x.shape[0]!;
-  return choices.find(fits) ?? { units: 0, slices: 0 };
+  return slicesOf(c, scratch, [...Array<number>(expertsUsed).fill(width), sharedWidth], [32, 64]);
+}
+
+/** A dense network is wide: fewer workgroups leave fewer parts. */
+function denseSlices(c: ModelConfig, scratch: Scratch) {
+  return slicesOf(c, scratch, [c.denseWidth], [64, 32]);
 }
 
 /** A matrix in one buffer: with five of them a kernel's other bindings are as many as any device has. */
@@ -94,25 +109,25 @@ export function isNarrow(c: ModelConfig, weights: ModelWeights, scratch: Scratch
     units > 0 &&
     Math.max(K.blockSpan(experts.down.type), K.blockSpan(shared.down.type)) === 32 &&
     K.moeLayerBytes({ D, EXPERTS, units, lanes }) <= FLOOR.workgroupBytes;
+  const dense = denseSlices(c, scratch);
+  const denseFits = ({ inputs, down }: DenseWeights) =>
+    inputs.length === 1 &&
+    [...inputs, down].every(fromFirstRow) &&
+    dense.units > 0 &&
+    K.blockSpan(down.type) === 32 &&
+    K.moeLayerBytes({ D, EXPERTS: 0, units: dense.units, lanes }) <= FLOOR.workgroupBytes;
   return (
     D % PART_ELEMENTS === 0 &&
     weights.layers.every(
       ({ mixer, ffn }) =>
         (mixer.kind === 'kda' ? kdaFits(mixer) : mlaFits(mixer)) &&
-        (ffn.kind === 'dense' || moeFits(ffn)),
+        (ffn.kind === 'dense' ? denseFits(ffn) : moeFits(ffn)),
     )
   );
 }
 
-/** The halves of layers in few workgroups. `dense`, which reads the residual row as a whole, is the other way's. */
-export function narrowBlocks(
-  p: Plan,
-  gpu: Gpu,
-  c: ModelConfig,
-  state: State,
-  s: Scratch,
-  dense: Blocks['dense'],
-): Blocks {
+/** The halves of layers in few workgroups. */
+export function narrowBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s: Scratch): Blocks {
   const { heads: H, width: D } = c;
   let parts = { PARTS: 0, PART_FROM: 0 };
   /** What residual is to read and write: mixers take row 0 to row 1, experts row 1 to row 0. */
@@ -121,12 +136,6 @@ export function narrowBlocks(
     ...parts,
   });
   const mixed = gpu.part(s.x, 'residual row of one token', D, [1, D]);
-  const settle = (FROM: number) => {
-    const consts = residual(FROM, 0);
-    const lanes = lanesFor(gpu, MOST_LANES.settle, (l) => K.residualBytes({ D, lanes: l }));
-    p.run(K.settle, {}, { rows: s.x }, [K.residual, p.sum], { ...consts, ...lanes });
-    parts = { PARTS: 0, PART_FROM: 0 };
-  };
   return {
     kda: (w, { memory: S, tails }, watch, input) => {
       const { keys, values: V, taps: TAPS } = c.kda;
@@ -193,8 +202,21 @@ export function narrowBlocks(
       input(mixed);
     },
     dense: (w) => {
-      settle(1);
-      dense(w);
+      const { units, slices: SLICES } = denseSlices(c, s);
+      const PART_TO = expertParts(c);
+      const lanes = lanesFor(gpu, MOST_LANES.moe, (l) =>
+        K.moeLayerBytes({ D, EXPERTS: 0, units, lanes: l }),
+      );
+      const [inputs] = w.inputs as [Matrix];
+      p.runMatrices(
+        K.moeLayer,
+        { SLICES, PART_TO },
+        { rows: s.x, constants: w.norm, chosen: s.chosen },
+        [inputs, inputs, inputs, w.down, w.down].map(whole),
+        [K.activation, K.residual, K.routerNone, p.sum],
+        { ...residual(1, 0), ...lanes },
+      );
+      parts = { PARTS: SLICES, PART_FROM: PART_TO };
     },
     moe: (w, chosen) => {
       const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, normalised } = c.moe;
@@ -217,7 +239,8 @@ export function narrowBlocks(
       return gpu.part(chosen, 'logits', K.CHOSEN.logits, [EXPERTS]);
     },
     end: () => {
-      if (parts.PARTS > 0) settle(0);
+      const lanes = lanesFor(gpu, MOST_LANES.settle, (l) => K.residualBytes({ D, lanes: l }));
+      p.run(K.settle, {}, { rows: s.x }, [K.residual, p.sum], { ...residual(0, 0), ...lanes });
     },
   };
 }

@@ -1,6 +1,6 @@
 /** How moe_layer, and with it residual and router_early, is checked; see layers.ts. */
 import type { Library } from '../../workers/link.ts';
-import { activation, CHOSEN, residual, routerEarly } from '../../workers/kernels.ts';
+import { activation, CHOSEN, residual, routerEarly, routerNone } from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
 import type { TensorType } from '../../workers/quant.ts';
 import { dispatch, randomValues } from '../gpu.ts';
@@ -11,6 +11,7 @@ import { rms, rmsWhereWritten, same, type Sum } from './layers.ts';
 import { randomMatrix } from './matrices.ts';
 
 export interface MoeLayerCase {
+  /** 0: a dense layer, of which gate, up and down have no tensors; `top` is 0 as well. */
   experts: number;
   top: number;
   width: number;
@@ -57,11 +58,12 @@ export async function checkMoeLayer(
   own: { residual?: Library; router?: Library } = {},
 ): Promise<number> {
   const { experts, top, width, sharedWidth, D, slices, parts, eps } = c;
-  const G = randomMatrix(c.gate, 1, experts * width, D);
-  const U = randomMatrix(c.up, 2, experts * width, D);
+  const dense = experts === 0;
   const C = randomMatrix(c.shared, 3, 2 * sharedWidth, D);
-  const E = randomMatrix(c.down, 4, experts * D, width);
   const S = randomMatrix(c.sharedDown, 5, D, sharedWidth);
+  const G = dense ? C : randomMatrix(c.gate, 1, experts * width, D);
+  const U = dense ? C : randomMatrix(c.up, 2, experts * width, D);
+  const E = dense ? S : randomMatrix(c.down, 4, experts * D, width);
   const w = randomValues(6, D);
   const R = randomMatrix('F32', 7, experts, D).values.map((value, i, all) =>
     c.grain > 0 ? all[i % (D * c.grain)]! : value,
@@ -85,14 +87,15 @@ export async function checkMoeLayer(
       ...weights.libraries,
       activation,
       own.residual ?? residual,
-      own.router ?? routerEarly,
+      own.router ?? (dense ? routerNone : routerEarly),
       c.sum.library,
     ],
     consts: { SLICES: slices, PART_TO },
     libraryConsts: {
-      ...{ COLS: D, COLS_b: D, COLS_c: D, COLS_d: width, COLS_e: sharedWidth },
+      ...{ COLS: D, COLS_b: D, COLS_c: D },
+      ...{ COLS_d: dense ? sharedWidth : width, COLS_e: sharedWidth },
       ...{ D, FROM, TO, PARTS: parts, PART_FROM, NORM_EPS: eps, SUM_LANES: c.sum.lanes },
-      ...{ EXPERTS: experts, TOP: top, SCALE: c.scale, NORM: c.norm ? 1 : 0 },
+      ...(dense ? {} : { EXPERTS: experts, TOP: top, SCALE: c.scale, NORM: c.norm ? 1 : 0 }),
     },
     inputs: {
       ...weights.inputs,
@@ -106,7 +109,10 @@ export async function checkMoeLayer(
 
   const h = rmsNorm(x, w, eps);
   const logits = linear(R, h, experts, D);
-  const routing = route(logits, bias, top, c.scale);
+  const nothing = { scores: new Float64Array(), weights: new Float64Array() };
+  const routing = dense
+    ? { ...nothing, experts: new Int32Array() }
+    : route(logits, bias, top, c.scale);
   const ids = [...routing.experts];
   if (!c.norm) routing.weights.set(ids.map((e) => c.scale * routing.scores[e]!));
 
@@ -137,20 +143,17 @@ export async function checkMoeLayer(
           );
     expected.set(said, (PART_TO + g) * D);
   }
-  const whole = moe(
-    Array.from({ length: experts }, (_, e): Swiglu => {
-      const rows = { from: e * width, count: width };
-      const down = cut(E.values, width, { from: e * D, count: D });
-      return { gate: cut(G.values, D, rows), up: cut(U.values, D, rows), down };
-    }),
-    {
-      gate: cut(C.values, D, { from: 0, count: sharedWidth }),
-      up: cut(C.values, D, { from: sharedWidth, count: sharedWidth }),
-      down: matrix(S.values, D, sharedWidth),
-    },
-    routing,
-    h,
-  );
+  const always: Swiglu = {
+    gate: cut(C.values, D, { from: 0, count: sharedWidth }),
+    up: cut(C.values, D, { from: sharedWidth, count: sharedWidth }),
+    down: matrix(S.values, D, sharedWidth),
+  };
+  const each = Array.from({ length: experts }, (_, e): Swiglu => {
+    const rows = { from: e * width, count: width };
+    const down = cut(E.values, width, { from: e * D, count: D });
+    return { gate: cut(G.values, D, rows), up: cut(U.values, D, rows), down };
+  });
+  const whole = dense ? swiglu(always, h) : moe(each, always, routing, h);
   const sum = new Float64Array(D);
   out.rows!.subarray(PART_TO * D, (PART_TO + slices) * D).forEach((part, i) => {
     sum[i % D]! += part;
@@ -170,7 +173,7 @@ export async function checkMoeLayer(
     rms(out.rows!.subarray(TO * D, (TO + 1) * D), x),
     rms(sum, whole),
     same(chosen.subarray(0, top), ids),
-    rms(told, [...routing.weights, ...logits]),
+    dense ? 0 : rms(told, [...routing.weights, ...logits]),
     others.every((i) => chosen[i] === 99) ? 0 : Infinity,
   );
 }

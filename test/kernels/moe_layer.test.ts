@@ -87,6 +87,16 @@ test.each([
   await expectClose(c, 'mixed');
 });
 
+test('moe_layer without experts: a dense layer, the embedded model’s among them', async () => {
+  const dense = { ...plain, experts: 0, top: 0 };
+  await expectClose({ ...dense, slices: 2 }, 'two slices');
+  for (const library of await sums()) {
+    const sizes = { sharedWidth: 1536, D: 576, slices: 24, parts: 9 };
+    const c = { ...dense, ...q4, ...sizes, sum: { library, lanes: 256 } };
+    await expectClose(c, `${library.name}, 24 slices of 64 units`);
+  }
+});
+
 test('moe_layer: superblocks of 256 columns', async () => {
   const sizes = { top: 1, experts: 2, width: 256, sharedWidth: 256, D: 256, slices: 2 };
   const c = { ...plain, ...sizes, sum: { ...TREE_64, lanes: 256 } };

@@ -1,5 +1,5 @@
 /** Known bugs of moe_layer and of the libraries that it shares with others of its kind. */
-import { moeLayer, residual, routerEarly } from '../../workers/kernels.ts';
+import { moeLayer, residual, routerEarly, routerNone } from '../../workers/kernels.ts';
 import { checkMoeLayer, type MoeLayerCase } from '../kernels/layer.ts';
 import { TREE_64 } from '../kernels/layers.ts';
 import { libraryMutant, mutant, type Mutant } from './mutant.ts';
@@ -22,6 +22,11 @@ const layer = (why: string, find: string, replace: string, c = plain) =>
 const chosen = (why: string, find: string, replace: string, c = plain) =>
   libraryMutant(routerEarly, why, find, replace, (router) =>
     checkMoeLayer(moeLayer, c, { router }),
+  );
+const dense: MoeLayerCase = { ...plain, experts: 0, top: 0, slices: 2, shared: 'F16' };
+const none = (why: string, find: string, replace: string) =>
+  libraryMutant(routerNone, why, find, replace, (router) =>
+    checkMoeLayer(moeLayer, dense, { router }),
   );
 const taken = (why: string, find: string, replace: string, c = plain) =>
   libraryMutant(residual, why, find, replace, (library) =>
@@ -62,6 +67,13 @@ export const layerMutants: Mutant[] = [
     long,
   ),
   chosen('the best expert’s weight for all', 'weight_of(ranked[i])', 'weight_of(ranked[0])'),
+
+  none('an expert where there is none', 'const TOP = 0u', 'const TOP = 1u'),
+  none(
+    'a choice that nobody made',
+    'tell_choice(lane: Lane) {',
+    'tell_choice(lane: Lane) { chosen[0] = 0u;',
+  ),
 
   taken('parts past the last', 'select(0.0, 1.0, n <= PARTS) * ', '', wide),
   taken('four terms and no more', 'TERMS > 4u', 'false'),
