@@ -101,17 +101,20 @@ test('two tabs have one engine; when its tab is closed the other has it, and its
       const model = new URL('models/tiny/', document.baseURI).href;
       kept.engine = await kept.createEngine({ model });
       const { completions } = kept.engine.chat;
-      const { choices, usage } = await completions.create(request);
+      const { choices, usage, palimpsest } = await completions.create(request);
       const text = choices[0]!.message.content;
+      const end = [choices[0]!.finish_reason, palimpsest.reason];
       const stop = text.slice(20, 24);
       const cut = await completions.create({ ...request, stop: ['never said', stop] });
-      return { text, tokens: usage.total_tokens, stop, cut: cut.choices[0]!, why: cut.palimpsest };
+      const why = cut.palimpsest.reason;
+      return { text, end, tokens: usage.total_tokens, stop, cut: cut.choices[0]!, why };
     },
     { ...asked, max_tokens: 120 },
   );
+  expect(first.end).toEqual(['stop', 'end']);
   // An answer that is to stop at some words ends before they first stand there.
   expect(first.cut.message.content).toBe(first.text.slice(0, first.text.indexOf(first.stop)));
-  expect([first.cut.finish_reason, first.why.reason]).toEqual(['stop', 'stop']);
+  expect([first.cut.finish_reason, first.why]).toEqual(['stop', 'stop']);
 
   const other = await openTab(context);
   const faults = faultsOf(other);
