@@ -2,9 +2,9 @@
  * The kernel harness: a device with exactly the floor's limits, and one function that dispatches a kernel.
  * Outputs are poisoned with NaN first, so an element that a kernel forgets is seen.
  */
-import { nodeGpu } from '../tools/nodeGpu.ts';
+import { nodeGpu, nullGpu } from '../tools/nodeGpu.ts';
 import { FLOOR, Gpu, type Tensor } from '../workers/gpu.ts';
-import { type Kernel, type Library } from '../workers/link.ts';
+import { inOneGroup, type Kernel, type Library, link } from '../workers/link.ts';
 import { sumSubgroup, sumTree } from '../workers/kernels.ts';
 
 let opened: Promise<Gpu> | undefined;
@@ -59,12 +59,29 @@ export interface Dispatch<B extends string, C extends string> {
   position?: number;
 }
 
-/** Run one kernel and read back every output and every in-out buffer, as f32. More lanes than the floor's run where the adapter has them. */
+/** What `dispatch` throws where the adapter has fewer lanes than a kernel is to have: it was compiled then, and not run. */
+export class FewerLanes extends Error {}
+
+/** A text without errors, by Dawn's null backend, which has every extension. */
+async function compile(code: string): Promise<void> {
+  const adapter = (await nullGpu().requestAdapter())!;
+  const device = await adapter.requestDevice({ requiredFeatures: ['subgroups'] });
+  const { messages } = await device.createShaderModule({ code }).getCompilationInfo();
+  const errors = messages.map(({ lineNum, message }) => `${lineNum}: ${message}`);
+  if (errors.length > 0) throw new Error(errors.join('\n'));
+}
+
+/** Run one kernel and read back every output and every in-out buffer, as f32. Throws FewerLanes. */
 export async function dispatch<B extends string, C extends string>(
   d: Dispatch<B, C>,
 ): Promise<Record<string, Float32Array<ArrayBuffer>>> {
-  const wide = (d.libraryConsts?.SUM_LANES ?? 0) > FLOOR.invocations;
-  const gpu = await (wide ? wideGpu() : testGpu());
+  const lanes = d.libraryConsts?.SUM_LANES ?? 0;
+  const gpu = await (lanes > FLOOR.invocations ? wideGpu() : testGpu());
+  if (lanes > gpu.workgroup.lanes) {
+    const sources = [...d.libraries, d.kernel].map(({ source }) => source);
+    await compile(inOneGroup(link(d.kernel.name, sources, { ...d.libraryConsts, ...d.consts })));
+    throw new FewerLanes(`${lanes} lanes wanted, ${gpu.workgroup.lanes} there`);
+  }
   const program = gpu.program(d.kernel, d.libraries, d.consts, d.libraryConsts ?? {});
   const bound: Record<string, Tensor> = {};
   for (const [name, values] of Object.entries(d.inputs)) {
