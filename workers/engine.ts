@@ -541,12 +541,12 @@ export class Engine {
       await this.#memory.before(at, at + piece.length);
       this.#memory.prefill(piece, at);
       this.#advance(piece, 'chunk');
-      await this.#memory.rest();
+      await this.#memory.rest({ keeps: this.#state.position < end });
+      if (this.#state.position === end) await this.#checkpoint();
       await this.#gpu.idle(); // so that a stop is heard between pieces, and no queue grows
       if (this.#state.position < end) await this.#serve(); // after the last, the first token comes first
     }
     await this.#checkpoint();
-    this.#memory.keep.take();
     return end;
   }
 
@@ -574,7 +574,7 @@ export class Engine {
     this.#memory.line.history.push(last);
     for (let made = 1; ; made++) {
       if (made < count) {
-        await this.#memory.rest();
+        await this.#memory.rest({ keeps: true });
         await this.#reserve(this.#state.position + 1);
         await this.#memory.before(this.#state.position, this.#state.position + 1);
       }
@@ -597,7 +597,7 @@ export class Engine {
       if (made > 0) this.#model.setToken(token);
       let candidates = await this.#model.decodeCandidates(this.#state.position);
       this.#advance([token], 'step');
-      await this.#memory.rest();
+      await this.#memory.rest({ keeps: true });
       if (needsAllLogits(sampling, candidates)) {
         candidates = wholeVocabulary(
           await this.#model.logits(1),

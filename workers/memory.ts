@@ -118,10 +118,10 @@ export class Memory {
     this.#recording?.took(end);
   }
 
-  /** Between two calls, the history being up to date: a place for a snapshot. */
-  async rest(): Promise<void> {
+  /** Between two calls, the history being up to date: a place for a snapshot, and to keep the state outside the GPU. */
+  async rest({ keeps }: { keeps: boolean }): Promise<void> {
     if (!this.line.path.mayRest(this.#state.position)) return;
-    this.keep.rest();
+    if (keeps) this.keep.rest();
     await this.#recording?.keep();
   }
 
