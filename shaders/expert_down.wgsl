@@ -4,7 +4,7 @@
 //
 // Shapes  chosen [ids [TOP] | from 64: bits of weights [TOP] | ..] u32   act [TOP, COLS | COLS_b]   x [ROWS]
 //         D [COUNT ROWS, COLS]: experts FIRST .. FIRST + COUNT - 1, any format   D_b [ROWS, COLS_b], any format
-// Grid    (ROWS / 8): one workgroup makes eight rows, the last four where ROWS says so; lanes stride over the blocks of all their experts
+// Grid    (ROWS / 4): one workgroup makes four rows; lanes stride over the blocks of all their experts
 // Links   matrix_* for D, another as b for D_b, sum_{tree,subgroup}
 // Oracle  test/reference/moe.ts moe
 // Of several parts, each adds what its experts say; the one with SHARED = 1 adds the shared expert, too. ROWS is a multiple of 4.
@@ -18,18 +18,10 @@ const PER_SLOT = COLS / BLOCK;
 @group(0) @binding(1) var<storage, read> act: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> x: array<f32>;
 
-// Adds four rows to the residual row, where there are such.
-fn add(row: u32, total: vec4f, lane: u32) {
-  if (lane < 4u && row < ROWS) {
-    x[row + lane] += total[lane];
-  }
-}
-
 @compute @workgroup_size(SUM_LANES)
 fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
-  let row = 8u * group.x;
-  var near = vec4f(); // of the first four rows, and of the others
-  var far = vec4f();
+  let row = 4u * group.x;
+  var acc = vec4f();
   for (var n = lane.index; n < TOP * PER_SLOT; n += SUM_LANES) {
     let slot = n / PER_SLOT;
     let b = n % PER_SLOT;
@@ -38,20 +30,16 @@ fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     // An expert of another part adds nothing, without a branch: no load waits for one.
     let weight = select(0.0, bitcast<f32>(chosen[64u + slot]), expert < COUNT);
     let at = min(expert, COUNT - 1u) * ROWS + row;
-    let x0 = weight * act[first + quad(b, 0u)];
-    let x1 = weight * act[first + quad(b, 1u)];
-    near += four(at, b, x0, x1);
-    far += four(at + 4u, b, x0, x1);
+    acc += four(at, b, weight * act[first + quad(b, 0u)], weight * act[first + quad(b, 1u)]);
   }
   if (SHARED == 1u) {
     for (var b = lane.index; b < COLS_b / BLOCK_b; b += SUM_LANES) {
       let first = TOP * (COLS / 4u);
-      let x0 = act[first + quad_b(b, 0u)];
-      let x1 = act[first + quad_b(b, 1u)];
-      near += four_b(row, b, x0, x1);
-      far += four_b(row + 4u, b, x0, x1);
+      acc += four_b(row, b, act[first + quad_b(b, 0u)], act[first + quad_b(b, 1u)]);
     }
   }
-  add(row, workgroup_sum(near, lane), lane.index);
-  add(row + 4u, workgroup_sum(far, lane), lane.index);
+  let total = workgroup_sum(acc, lane);
+  if (lane.index < 4u) {
+    x[row + lane.index] += total[lane.index];
+  }
 }

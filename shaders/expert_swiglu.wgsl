@@ -5,8 +5,7 @@
 //
 // Shapes  x [COLS]   constants [w [COLS] | ..]   act [TOP, WIDTH | SHARED]   C [2 SHARED, COLS]
 //         G, U [COUNT WIDTH, COLS]: experts FIRST .. FIRST + COUNT - 1   G, U, C in any format each
-// Grid    (TOP WIDTH / 8 + SHARED / 8): one workgroup makes eight numbers, the last of a slot four where WIDTH says so; a slot whose
-//         expert is in another part is left alone
+// Grid    (TOP WIDTH / 4 + SHARED / 4): one workgroup makes four numbers; a slot whose expert is in another part is left alone
 // Links   matrix_* for G, others as b for U and as c for C, activation, router_{own,given}, sum_{tree,subgroup}
 // Oracle  test/reference/moe.ts swiglu
 // Of several parts, the one with FIRST = 0 takes the shared expert, too. WIDTH and SHARED are multiples of 4.
@@ -16,7 +15,7 @@ const FIRST = 0u;
 const COUNT = 256u;
 const TOP = 8u;
 const EPS = 0.00001;
-const GROUPS = (WIDTH + 7u) / 8u; // of a slot
+const GROUPS = WIDTH / 4u; // of a slot
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> constants: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> act: array<f32>;
@@ -24,22 +23,12 @@ const GROUPS = (WIDTH + 7u) / 8u; // of a slot
 fn normed(i: u32) -> vec4f {
   return x[i] * constants[i];
 }
-// Four numbers of a slot, from number `at` on; rows past the last of an expert are none of its.
-fn keep(slot: u32, at: u32, gates: vec4f, ups: vec4f, lane: u32) {
-  let width = select(SHARED, WIDTH, slot < TOP);
-  if (lane < 4u && at < width) {
-    act[slot * WIDTH + at + lane] = silu(gates[lane]) * ups[lane];
-  }
-}
-
 @compute @workgroup_size(SUM_LANES)
 fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let slot = min(group.x / GROUPS, TOP);
-  let row = 8u * (group.x - slot * GROUPS);
-  var gate = vec4f(); // of the first four, and of the others
+  let row = 4u * (group.x - slot * GROUPS);
+  var gate = vec4f();
   var up = vec4f();
-  var far_gate = vec4f();
-  var far_up = vec4f();
   var squares = 0.0;
   if (slot < TOP) {
     let expert = choose(slot, group.x == 0u, lane) - FIRST; // wraps around for an expert before this part
@@ -53,8 +42,6 @@ fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       squares += dot(x0, x0) + dot(x1, x1);
       gate += four(at, b, normed(quad(b, 0u)), normed(quad(b, 1u)));
       up += four_b(at, b, normed(quad_b(b, 0u)), normed(quad_b(b, 1u)));
-      far_gate += four(at + 4u, b, normed(quad(b, 0u)), normed(quad(b, 1u)));
-      far_up += four_b(at + 4u, b, normed(quad_b(b, 0u)), normed(quad_b(b, 1u)));
     }
   } else {
     for (var b = lane.index; b < COLS / BLOCK_c; b += SUM_LANES) {
@@ -63,11 +50,12 @@ fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       squares += dot(x0, x0) + dot(x1, x1);
       gate += four_c(row, b, normed(quad_c(b, 0u)), normed(quad_c(b, 1u)));
       up += four_c(SHARED + row, b, normed(quad_c(b, 0u)), normed(quad_c(b, 1u)));
-      far_gate += four_c(row + 4u, b, normed(quad_c(b, 0u)), normed(quad_c(b, 1u)));
-      far_up += four_c(SHARED + row + 4u, b, normed(quad_c(b, 0u)), normed(quad_c(b, 1u)));
     }
   }
   let scale = inverseSqrt(workgroup_sum(vec4f(squares), lane).x / f32(COLS) + EPS);
-  keep(slot, row, scale * workgroup_sum(gate, lane), scale * workgroup_sum(up, lane), lane.index);
-  keep(slot, row + 4u, scale * workgroup_sum(far_gate, lane), scale * workgroup_sum(far_up, lane), lane.index);
+  let gates = scale * workgroup_sum(gate, lane);
+  let ups = scale * workgroup_sum(up, lane);
+  if (lane.index < 4u) {
+    act[slot * WIDTH + row + lane.index] = silu(gates[lane.index]) * ups[lane.index];
+  }
 }

@@ -489,18 +489,14 @@ export const expertMatmul = kernel('expert_matmul', expertMatmulSource, {
 export const expertSwiglu = kernel('expert_swiglu', expertSwigluSource, {
   binds: ['x', 'constants', 'act'],
   consts: ['WIDTH', 'SHARED', 'FIRST', 'COUNT', 'TOP', 'EPS'],
-  grid: (c) => [
-    c.TOP * Math.ceil(c.WIDTH / 8) + (c.FIRST === 0 ? Math.ceil(c.SHARED / 8) : 0),
-    1,
-    1,
-  ],
+  grid: (c) => [(c.TOP * c.WIDTH) / 4 + (c.FIRST === 0 ? c.SHARED / 4 : 0), 1, 1],
 });
 
 /** Links `matrixOf(down)`, `second(matrixOf(shared down))`, a sum. */
 export const expertDown = kernel('expert_down', expertDownSource, {
   binds: ['chosen', 'act', 'x'],
   consts: ['ROWS', 'FIRST', 'COUNT', 'TOP', 'SHARED'],
-  grid: (c) => [Math.ceil(c.ROWS / 8), 1, 1],
+  grid: (c) => [c.ROWS / 4, 1, 1],
 });
 
 /**

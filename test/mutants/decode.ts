@@ -44,7 +44,7 @@ const open: ExpertSwigluCase = {
 };
 const down: ExpertDownCase = {
   ...chosen,
-  ...{ down: 'F32', shared: 'Q4_0', rows: 20, cols: 64 },
+  ...{ down: 'F32', shared: 'Q4_0', rows: 16, cols: 64 },
   ...{ sharedCols: 96, sharedWith: 0 },
 };
 
@@ -162,16 +162,15 @@ export const decodeMutants: Mutant[] = [
   told('energy of one lane', 'workgroup_sum(vec4f(energy), lane).x', 'energy'),
 
   opened('sigmoid for silu', 'silu(gates', 'sigmoid(gates'),
-  opened('gate and up exchanged', 'silu(gates[lane]) * ups[lane]', 'silu(ups[lane]) * gates[lane]'),
-  opened('eps outside the root', '/ f32(COLS) + EPS)', '/ f32(COLS)) * (1.0 - EPS)'),
   opened(
-    'the norm’s weight left out for one matrix',
-    'up += four_b(at, b, normed(quad_b(b, 0u))',
-    'up += four_b(at, b, x[quad_b(b, 0u)]',
+    'gate and up exchanged',
+    'silu(gates[lane.index]) * ups[lane.index]',
+    'silu(ups[lane.index]) * gates[lane.index]',
   ),
-  opened('the first four rows of gate twice', 'four(at + 4u', 'four(at'),
+  opened('eps outside the root', '/ f32(COLS) + EPS)', '/ f32(COLS)) * (1.0 - EPS)'),
+  opened('the norm’s weight left out for one matrix', 'normed(quad_b(b, 0u))', 'x[quad_b(b, 0u)]'),
   opened('the best expert for every slot', 'choose(slot, ', 'choose(0u, '),
-  opened('the shared gate for its up', 'four_c(SHARED + row,', 'four_c(row,'),
+  opened('the shared gate for its up', 'four_c(SHARED + row', 'four_c(row'),
   opened('the shared expert over a slot', 'act[slot * WIDTH', 'act[slot % TOP * WIDTH'),
   opened('a part of the experts read as all', ' - FIRST;', ';'),
   opened('experts of other parts taken for these', 'expert >= COUNT', 'false'),
@@ -187,8 +186,6 @@ export const decodeMutants: Mutant[] = [
   routed('the best expert for every slot', '&ranked[slot]', '&ranked[0]'),
 
   closed('experts unweighted', 'weight * act[first + quad(b, 0u)]', 'act[first + quad(b, 0u)]'),
-  closed('the first four rows twice', 'four(at + 4u', 'four(at'),
-  closed('rows past the last added to', 'row < ROWS', 'true'),
   closed('the best expert’s weight for all', 'chosen[64u + slot]', 'chosen[64u]'),
   closed('the best expert’s input for all', 'let first = slot * (COLS / 4u);', 'let first = 0u;'),
   closed('a part of the experts read as all', ' - FIRST;', ';'),
