@@ -23,7 +23,7 @@ import type {
  * Lanes of a workgroup of each kernel where the device has so many and room for what they share; else half as many, down to 256,
  * which every device has. With so few workgroups each is alone on its part of the GPU: its lanes are all that hides its waits.
  */
-const MOST_LANES = { kda: 512, moe: 512, query: 512, out: 512, settle: 512 };
+const MOST_LANES = { kda: 512, moe: 256, query: 512, out: 512, settle: 512 };
 const LEAST_LANES: number = FLOOR.invocations;
 
 /** `most` lanes, or as many as the device grants and has the bytes of workgroup memory for. */
