@@ -59,7 +59,7 @@ test('no allocation is unseen, a refused one is told, and the third loss within 
   expect(allocations.unseen).toEqual([]);
   expect(allocations.count).toBeGreaterThan(60);
 
-  allocations.refuse = 'memory at 79'; // a checkpoint
+  allocations.refuse = 'memories and tails at 79'; // a checkpoint
   await expect(say(prompt)).rejects.toMatchObject({ name: 'OutOfMemory' });
   allocations.refuse = null;
   said.length = 0;
