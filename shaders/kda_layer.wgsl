@@ -1,11 +1,11 @@
 // kda_layer: a KDA layer's part of one token from residual row to residual row, for models of few small heads.
 //
-//   h = s normed      q, k, v = A h      f, o_g, b = B h      y = what kda_head says      part of the head = O y
+//   h = s normed      q, k, v = A h      f, o_g, b = B h      y = what kda_head_early says      part of the head = O y
 //
 // Shapes  A [C, D] from row Q_FIRST: q | k | v of all heads   B from row LOW_FIRST: f [RANK] | o_g [RANK] | b [H]   O [D, H V]
-//         constants [w of the norm [D] | as kda_head has them, BEFORE = D]   rows as residual has them; the parts from PART_TO on [H, D]
+//         constants [w of the norm [D] | as kda_head_early has them, BEFORE = D]   rows as residual has them; the parts from PART_TO on [H, D]
 // Grid    (H): one workgroup per head; the low ranks, which all heads need, each makes for itself
-// Links   kda_head and what it links, residual, matrix_* for A as c, for B as d, for O as e
+// Links   kda_head_early and what it links, residual, matrix_* for A as c, for B as d, for O as e
 // Oracle  test/reference/kda.ts shortConv, gates, writeStrengths, step, outNorm; layers.ts rmsNorm, linear
 // Q_FIRST and LOW_FIRST are multiples of 4, V of 32; SUM_LANES is (2 K + V) / 4 and RANK / 2 + 1 or more.
 // The call is one chain of waits for memory on a multiprocessor of its own: blocks are written out, since no loop of loads
@@ -29,7 +29,7 @@ fn norm_weight(i: u32) -> vec4f {
   return vec4f(constants[4u * i], constants[4u * i + 1u], constants[4u * i + 2u], constants[4u * i + 3u]);
 }
 
-// The projections lie, in shares and without the norm's scale, where kda_head makes the convolutions of them.
+// The projections lie, in shares and without the norm's scale, where kda_head_early makes the convolutions of them.
 var<private> norm_scale: f32;
 fn given(i: u32, h: u32) -> f32 {
   return norm_scale * row_together((i / 4u) * IN_SHARERS, IN_SHARERS, i % 4u);

@@ -16,15 +16,11 @@ fn given(i: u32, h: u32) -> f32 {
 @compute @workgroup_size(SUM_LANES)
 fn kda_token(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let h = group.x;
-  let asked = ask_head(h, lane);
-  for (var i = lane.index; i < 2u * RANK; i += SUM_LANES) {
-    low[i] = inputs[C + i];
+  for (var i = lane.index; i < 2u * RANK / 4u; i += SUM_LANES) {
+    low[i] = vec4f(inputs[C + 4u * i], inputs[C + 4u * i + 1u], inputs[C + 4u * i + 2u], inputs[C + 4u * i + 3u]);
   }
-  if (lane.index == 0u) {
-    decay[0] = inputs[C + 2u * RANK + h];
-  }
-  let scale = take_token(h, asked, lane);
+  let out = take_token(h, inputs[C + 2u * RANK + h], lane);
   if (lane.index < FOURS) {
-    y[h * FOURS + lane.index] = scale * opened(lane.index);
+    y[h * FOURS + lane.index] = out;
   }
 }

@@ -29,6 +29,7 @@ import cacheF32Source from '../shaders/lib/cache_f32.wgsl?raw';
 import factorF16Source from '../shaders/lib/factor_f16.wgsl?raw';
 import factorF32Source from '../shaders/lib/factor_f32.wgsl?raw';
 import kdaHeadSource from '../shaders/lib/kda_head.wgsl?raw';
+import kdaHeadEarlySource from '../shaders/lib/kda_head_early.wgsl?raw';
 import kdaUnwatchedSource from '../shaders/lib/kda_unwatched.wgsl?raw';
 import kdaWatchedSource from '../shaders/lib/kda_watched.wgsl?raw';
 import latentRowSource from '../shaders/lib/latent_row.wgsl?raw';
@@ -308,7 +309,7 @@ export const kdaToken = kernel('kda_token', `${kdaHeadSource}\n${kdaTokenSource}
 });
 
 /** The same with the projections before and after it. Links residual, and after F and G q | k | v, the low ranks and the output matrix. */
-export const kdaLayer = kernel('kda_layer', `${kdaHeadSource}\n${kdaLayerSource}`, {
+export const kdaLayer = kernel('kda_layer', `${kdaHeadEarlySource}\n${kdaLayerSource}`, {
   binds: ['rows', 'constants', 'tails', 'S'],
   // prettier-ignore
   consts: ['H', 'K', 'V', 'TAPS', 'BEFORE', 'F_FIRST', 'G_FIRST', 'EPS', 'Q_FIRST', 'LOW_FIRST', 'PART_TO'],

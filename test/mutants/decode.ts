@@ -56,8 +56,8 @@ const layer: LayerCase = {
   ...{ ...token, T: 1, K: 32, H: 5, sum: { ...TREE_64, lanes: 256 } },
   ...{ D: 96, parts: 3, wide: 'F32', low: 'Q8_0', out: 'Q4_0', before: { wide: 4, low: 8 } },
 };
-const whole = (why: string, find: string, replace: string) =>
-  mutant(kdaLayer, why, find, replace, (k) => checkKdaLayer(k, layer));
+const whole = (why: string, find: string, replace: string, c: LayerCase = layer) =>
+  mutant(kdaLayer, why, find, replace, (k) => checkKdaLayer(k, c));
 const changes = [
   [NO_CHANGE, { factor: 0.5, strength: 0.25, from: 2 }, NO_CHANGE],
   [NO_CHANGE, { factor: 3, strength: 1, from: 0 }, { factor: 1, strength: 0, from: 3 }],
@@ -110,20 +110,18 @@ export const decodeMutants: Mutant[] = [
   head('the length of the query for the key', 'total.y + EPS', 'total.x + EPS'),
   head('softplus left out', 'softplus(', '('),
   head('decay without its exponential', '= exp(g)', '= g'),
-  head('one bias for all heads', 'C * TAPS + h * K + ', 'C * TAPS + '),
+  head('one bias for all heads', 'C * TAPS + h * K + r', 'C * TAPS + r'),
   head('one strength of decay for all heads', 'C * TAPS + H * K + h)', 'C * TAPS + H * K)'),
   head('gates of a slice read from the first row', 'F_FIRST + h', 'h'),
   head(
     'the out gate made of the forget gate’s half',
-    'RANK + 4u * quad_b(b, 0u)',
-    '4u * quad_b(b, 0u)',
+    'low[RANK / 4u + quad_b(b, 0u)]',
+    'low[quad_b(b, 0u)]',
   ),
   head('swish for sigmoid in the out gate', '= sigmoid(sum)', '= silu(sum)'),
   head('V-first memory', '* FOURS + columns] = written', '+ columns * K] = written'),
   head('the memory not decayed', 'decay[min(d, K - 1u)]', '1.0'),
-  head('read before decay', 'take(r0, ', 'take(asked.rows[0], '),
-  head('rows of other strands forgotten', ' + (bundle(2u, n) + bundle(3u, n))', ''),
-  head('an older input for the newest but one', 'vec3f(near.y, far.y', 'vec3f(far.y, far.y'),
+  head('read before decay', 'held += row', 'held += S[(h * K + min(d, K - 1u)) * FOURS + columns]'),
   head('decay after write', 'before + mixed', 'before + decay[d] * mixed'),
   head('read before write', 'found + total.z', 'found + 0.0 * total.z'),
   head('surprise against nothing held', ' - held)', ')'),
@@ -131,7 +129,46 @@ export const decodeMutants: Mutant[] = [
   head('a write strength past its sigmoid', 'apply(sigmoid(strength', 'apply((strength'),
   head('eps outside the root of the norm', '/ f32(V) + EPS)', '/ f32(V)) * (1.0 - EPS)', short),
   head('the norm over all lanes’ copies', 'select(0.0, dot(o, o), part == 0u)', 'dot(o, o)'),
-  head('one norm weight for all columns', 'H * K + H + 4u * (lane.index % FOURS)', 'H * K + H'),
+  head('one norm weight for all columns', 'H * K + H + 4u * columns', 'H * K + H'),
+
+  whole('newest tap first', 'constant(c * TAPS + j)', 'constant(c * TAPS + TAPS - 2u - j)'),
+  whole('tails not shifted', 'tails[(j - 1u) * C + c] = x;', ''),
+  whole('the newest input not kept', 'tails[(TAPS - 2u) * C + c] = last;', ''),
+  whole('no activation after the convolution', 'return silu(sum);', 'return sum;'),
+  whole('q not scaled', '(total.x + EPS) * f32(K)', 'total.x + EPS'),
+  whole(
+    'eps outside the root of a key’s length',
+    'inverseSqrt(total.y + EPS)',
+    '1.0 / (sqrt(total.y) + EPS)',
+    { ...layer, size: 1e-3 },
+  ),
+  whole('the length of the query for the key', 'total.y + EPS', 'total.x + EPS'),
+  whole('softplus left out', 'softplus(', '('),
+  whole('decay without its exponential', '= exp(g)', '= g'),
+  whole('one bias for all heads', 'C * TAPS + h * K + ', 'C * TAPS + '),
+  whole('one strength of decay for all heads', 'C * TAPS + H * K + h)', 'C * TAPS + H * K)'),
+  whole('gates of a slice read from the first row', 'F_FIRST + h', 'h'),
+  whole(
+    'the out gate made of the forget gate’s half',
+    'RANK + 4u * quad_b(b, 0u)',
+    '4u * quad_b(b, 0u)',
+  ),
+  whole('swish for sigmoid in the out gate', '= sigmoid(sum)', '= silu(sum)'),
+  whole('V-first memory', '* FOURS + columns] = written', '+ columns * K] = written'),
+  whole('the memory not decayed', 'decay[min(d, K - 1u)]', '1.0'),
+  whole('read before decay', 'take(r0, ', 'take(asked.rows[0], '),
+  whole('rows of other strands forgotten', ' + (bundle(2u, n) + bundle(3u, n))', ''),
+  whole('an older input for the newest but one', 'vec3f(near.y, far.y', 'vec3f(far.y, far.y'),
+  whole('decay after write', 'before + mixed', 'before + decay[d] * mixed'),
+  whole('read before write', 'found + total.z', 'found + 0.0 * total.z'),
+  whole('surprise against nothing held', ' - held)', ')'),
+  whole('a write strength past its sigmoid', 'apply(sigmoid(strength', 'apply((strength'),
+  whole('eps outside the root of the norm', '/ f32(V) + EPS)', '/ f32(V)) * (1.0 - EPS)', {
+    ...layer,
+    size: 1e-2,
+  }),
+  whole('the norm over all lanes’ copies', 'select(0.0, dot(o, o), part == 0u)', 'dot(o, o)'),
+  whole('one norm weight for all columns', 'H * K + H + 4u * (lane.index % FOURS)', 'H * K + H'),
 
   whole(
     'low ranks of a row that has no norm',
