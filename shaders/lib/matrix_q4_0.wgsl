@@ -51,15 +51,17 @@ fn fours(row: u32, b: u32, c: u32, x_b: mat2x4f, x_c: mat2x4f) -> vec4f {
   return four(row, b, x_b[0], x_b[1]) + four(row, c, x_c[0], x_c[1]);
 }
 
-// 1 + q / 16 of the low and of the high nibbles: as the highest bits of a mantissa, codes need no conversion.
+// 1 + q / 16 of the low and of the high nibbles: as the highest bits of a half's mantissa, two at a time, codes need no more.
 fn low_codes(word: u32) -> vec4f {
-  return one_and(vec4u(word << 19u, word << 11u, word << 3u, word >> 5u));
+  return one_and(word << 6u, word >> 2u);
 }
 fn high_codes(word: u32) -> vec4f {
-  return one_and(vec4u(word << 15u, word << 7u, word >> 1u, word >> 9u));
+  return one_and(word << 2u, word >> 6u);
 }
-fn one_and(words: vec4u) -> vec4f {
-  return bitcast<vec4f>((words & vec4u(0x780000u)) | vec4u(0x3f800000u));
+fn one_and(even: u32, odd: u32) -> vec4f {
+  let a = unpack2x16float((even & 0x3c003c0u) | 0x3c003c00u);
+  let b = unpack2x16float((odd & 0x3c003c0u) | 0x3c003c00u);
+  return vec4f(a.x, b.x, a.y, b.y);
 }
 
 // Which four columns quad i of block b holds, in vec4s along the row: the low nibbles are columns 4j .. 4j+3 of their
