@@ -24,7 +24,7 @@ import { askRecording, inquiryKey, noteText, type Recording } from './replay.ts'
 export type Head = number | 'median';
 
 /** Bytes that a recording may take on the GPU and in the engine's worker. */
-export const budgetBytes = 200e6;
+export const budgetBytes = 175e6;
 
 /** How long a token stays on screen while a text is played. */
 const playMs = 110;

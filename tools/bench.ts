@@ -75,7 +75,7 @@ const wish: BenchWish = {
   prompts: software ? [32, 128] : [32, 512, 2048],
   contexts: software ? [] : [1024, 8064],
   // As the page begins to watch (src/memory.svelte.ts).
-  watch: { layer: kda[Math.floor(kda.length / 2)]!, head: 'median', budgetBytes: 200e6 },
+  watch: { layer: kda[Math.floor(kda.length / 2)]!, head: 'median', budgetBytes: 175e6 },
   profiledTokens: software ? 64 : 2048,
   streamBytes: 2 ** 30,
 };

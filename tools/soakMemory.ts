@@ -35,7 +35,7 @@ const { values: options } = parseArgs({
 });
 const most = 300e6;
 /** As the page asks for it (src/memory.svelte.ts). */
-const budgetBytes = 200e6;
+const budgetBytes = 175e6;
 const ownFile = options.model.endsWith('.gguf');
 const address = `/?model=models/${ownFile ? 'asked' : options.model}/`;
 /** What has a long answer: a bare text goes on by itself, and the embedded model finds no end of this. */
