@@ -60,6 +60,7 @@ function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]
   const createBindGroupLayout = device.createBindGroupLayout.bind(device);
   const createPipelineLayout = device.createPipelineLayout.bind(device);
   const createComputePipelineAsync = device.createComputePipelineAsync.bind(device);
+  const createCommandEncoder = device.createCommandEncoder.bind(device);
   const empty = createShaderModule({ code: '@compute @workgroup_size(1) fn empty() {}' });
   const sizes = new Map<GPUBuffer, number>();
   /** What stands for parts of buffers that were cut short, by where they begin. */
@@ -78,6 +79,18 @@ function withoutContents(device: GPUDevice, other: GPUDevice, programs: string[]
       const buffer = createBuffer({ ...wanted, size: Math.min(wanted.size, KEPT_BYTES) });
       sizes.set(buffer, wanted.size);
       return buffer;
+    },
+    createCommandEncoder() {
+      const encoder = createCommandEncoder();
+      const copy = encoder.copyBufferToBuffer.bind(encoder);
+      return Object.assign(encoder, {
+        copyBufferToBuffer(from: GPUBuffer, at: number, to: GPUBuffer, toAt: number, size: number) {
+          if (at + size > sizes.get(from)! || toAt + size > sizes.get(to)!) {
+            throw new Error(`${size} bytes of ${from.label} are more than it or ${to.label} has`);
+          }
+          if (Math.max(at, toAt) + size <= KEPT_BYTES) copy(from, at, to, toAt, size);
+        },
+      });
     },
     createShaderModule(wanted: GPUShaderModuleDescriptor) {
       const module = createShaderModule(wanted);

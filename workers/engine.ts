@@ -7,6 +7,7 @@ import { type ModelConfig, modelConfig, withoutOutputCopy } from './config.ts';
 import { FileWeights } from './fileWeights.ts';
 import { openGguf, type ByteSource } from './gguf.ts';
 import { type Gpu, megabytes } from './gpu.ts';
+import { greedy } from './greedy.ts';
 import type { Kept } from './keep.ts';
 import { measured } from './measured.ts';
 import { Memory } from './memory.ts';
@@ -230,7 +231,7 @@ export class Engine {
           const shown = text.push(decoder.push(picked.id));
           onToken(this.#token(picked, promptIds.length + answer.length, shown));
           answer.push(picked.id);
-          await this.#serve();
+          if (this.#state.position === this.#memory.line.history.length) await this.#serve();
           if (text.ended) reason = 'stop';
           else if (writing.stopped) reason = 'stopped';
           else continue;
@@ -555,36 +556,13 @@ export class Engine {
     const onGpu =
       sampling.temperature === 0 && sampling.repetitionPenalty === 1 && sampling.candidates === 0;
     this.#model.setToken(ids.at(-1)!);
-    if (onGpu) yield* this.#greedy(ids.at(-1)!, count);
-    else yield* this.#sampled(ids, count, sampling);
-  }
-
-  /** The best token each time, chosen on the GPU: the next step is under way before this token is known here. */
-  async *#greedy(last: number, count: number): AsyncGenerator<Picked> {
-    const step = (): Promise<Picked> => {
-      const best = this.#model
-        .decodeBest(this.#state.position++)
-        .then((picked) => ({ ...picked, candidates: [] }));
-      this.#memory.took(1, this.#state.position, 'step');
-      best.catch(() => {}); // awaited below; until then it must not count as unhandled
-      return best;
+    if (!onGpu) return yield* this.#sampled(ids, count, sampling);
+    const by = {
+      ...{ model: this.#model, memory: this.#memory, state: this.#state },
+      reserve: (tokens: number) => this.#reserve(tokens),
+      awaited: () => this.#guests.length > 0,
     };
-    await this.#memory.before(this.#state.position, this.#state.position + 1);
-    let next = step();
-    this.#memory.line.history.push(last);
-    for (let made = 1; ; made++) {
-      if (made < count) {
-        await this.#memory.rest({ keeps: true });
-        await this.#reserve(this.#state.position + 1);
-        await this.#memory.before(this.#state.position, this.#state.position + 1);
-      }
-      const ahead = made < count ? step() : null;
-      const picked = await next;
-      if (ahead) this.#memory.line.history.push(picked.id);
-      yield picked;
-      if (!ahead) return;
-      next = ahead;
-    }
+    for await (const best of greedy(by, ids.at(-1)!, count)) yield { ...best, candidates: [] };
   }
 
   /** Tokens drawn here from the best candidates that the GPU hands over, or from all logits where the settings look further. */

@@ -55,18 +55,19 @@ export class Keep {
     return { ...state, rowWords, blocks: upTo(this.#blocks, state.position) };
   }
 
+  /** Whether it is time to read the state back. */
+  get due(): boolean {
+    return this.#state.position - this.#last >= KEEP_TOKENS && this.#mayTake();
+  }
+
   /** Between two calls: read the state back if it is time. */
   rest(): void {
-    const { position } = this.#state;
-    if (position - this.#last >= KEEP_TOKENS) this.take();
+    if (this.due) this.take();
   }
 
   /** Read the state back now, unless a reading is under way. */
   take(): void {
-    const { position } = this.#state;
-    if (this.#reading || position === this.#last) return;
-    const rows = position * this.#state.rowWords * this.#state.cacheCount;
-    if (4 * (this.#state.recurrentWords + rows) > KEEP_BYTES) return;
+    if (!this.#mayTake()) return;
     this.#holds = Infinity;
     this.#reading = this.#read().finally(() => (this.#reading = null));
   }
@@ -87,6 +88,12 @@ export class Keep {
   resume({ position, recurrent, blocks }: Kept): void {
     this.#states = [{ position, recurrent }];
     this.#blocks = [...blocks];
+  }
+
+  #mayTake(): boolean {
+    const { position, recurrentWords, rowWords, cacheCount } = this.#state;
+    const words = recurrentWords + position * rowWords * cacheCount;
+    return !this.#reading && position !== this.#last && 4 * words <= KEEP_BYTES;
   }
 
   get #last(): number {

@@ -125,6 +125,11 @@ export class Memory {
     await this.#recording?.keep();
   }
 
+  /** Whether something is to be kept at the next rest, where the history must be up to date. */
+  get due(): boolean {
+    return this.keep.due || (this.#recording?.due ?? false);
+  }
+
   /** The present branch goes back to its first `position` tokens. */
   cut(position: number): void {
     this.branches.cut(position);

@@ -314,8 +314,10 @@ export class Model {
   /** Plans as `attach` builds them, to be used and set aside at will. */
   async plan(state: State, visitors: Visitors): Promise<Plans> {
     const plan = (phase: Phase) => this.#makePlan(phase, state, visitors);
+    const decode = plan('decode');
+    decode.calls.unshift(...state.putAside());
     const plans = {
-      decode: plan('decode'),
+      decode,
       draw: plan('draw'),
       prefill: plan('prefill'),
       score: plan('score'),

@@ -123,6 +123,13 @@ export class Recording {
     this.picture();
   }
 
+  /** Whether a state is to be kept here, or something to be let go. */
+  get due(): boolean {
+    const { state, branches } = this.#with;
+    const last = branches.present.snapshots.at(-1)?.position ?? 0;
+    return state.position - last >= SNAPSHOT_TOKENS || this.bytes > this.#watch.budgetBytes;
+  }
+
   /** A state that may be replayed from, if one is due here and there is room. Call where a call may end. */
   async keep(): Promise<void> {
     const { gpu, state, branches } = this.#with;

@@ -3,7 +3,7 @@
  * latent caches of the MLA layers (one row a token). Snapshots keep the recurrent part; cache rows stay where they are.
  */
 import { latentBytesPerToken, type ModelConfig } from './config.ts';
-import { type Gpu, PART_ELEMENTS, type Stretch, type Tensor } from './gpu.ts';
+import { type Copy, type Gpu, PART_ELEMENTS, type Stretch, type Tensor } from './gpu.ts';
 import { dequantize } from './quant.ts';
 
 /** What a KDA layer remembers. */
@@ -96,6 +96,8 @@ export class State {
   readonly #gpu: Gpu;
   /** The buffers in which all memories and tails lie. */
   readonly #recurrentBuffers: Tensor[] = [];
+  /** They, as the last step found them; null until a step puts them aside. */
+  #beforeStep: Tensor[] | null = null;
 
   constructor(
     gpu: Gpu,
@@ -170,6 +172,25 @@ export class State {
   clear(): void {
     this.#gpu.clear(this.#recurrentBuffers);
     this.position = 0;
+  }
+
+  /** What puts the recurrent part aside, for `stepBack`: to stand before the calls of a step. */
+  putAside(): Copy[] {
+    this.#beforeStep ??= this.#recurrentBuffers.map(({ name, shape }) =>
+      this.#gpu.tensor('scratch', `${name} before the last step`, shape),
+    );
+    return this.#recurrentBuffers.map((from, i) => {
+      const to = this.#beforeStep![i]!;
+      return { from, to, toElement: 0, perToken: from.bytes / 4 };
+    });
+  }
+
+  /** Take the last step back, which began with `putAside`. */
+  stepBack(): void {
+    this.#recurrentBuffers.forEach((to, i) =>
+      this.#gpu.copy(this.#beforeStep![i]!, 0, to, 0, to.bytes / 4),
+    );
+    this.position--;
   }
 
   /** Keep the recurrent part as it is after all submitted work. Release it with `drop`. */
@@ -286,7 +307,8 @@ export class State {
   /** Free all that the state itself holds. */
   destroy(): void {
     const caches = this.#caches().flat();
-    for (const tensor of [...this.#recurrentBuffers, ...caches]) this.#gpu.release(tensor);
+    for (const tensor of [...this.#recurrentBuffers, ...(this.#beforeStep ?? []), ...caches])
+      this.#gpu.release(tensor);
   }
 
   #caches(): Tensor[][] {

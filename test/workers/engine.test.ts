@@ -143,6 +143,31 @@ describe('ends', () => {
   });
 });
 
+describe('broken off', () => {
+  /** The recurrent state and where it stands, once it is read back. */
+  const standing = async () => {
+    await engine.keep();
+    const { position, recurrent } = engine.kept(Infinity)!;
+    return { position, recurrent };
+  };
+  test.each([1, 2, 5])(
+    'after %i tokens, the state is that of these and no other',
+    async (count) => {
+      await say(prompt, { ...plain, maxTokens: count + 1 });
+      const expected = await standing();
+      expect(expected.position).toBe(prompt.length + count);
+
+      const writing = engine.begin({ kind: 'ids', ids: prompt }, plain);
+      await engine.write(writing, () => (writing.stopped = writing.answer.length + 1 === count));
+      expect(writing.answer).toEqual(greedy.slice(0, count));
+      expect(await standing()).toEqual(expected);
+      const on = await say([...prompt, ...greedy.slice(0, count + 1)], { ...plain, maxTokens: 3 });
+      expect(on).toMatchObject({ reusedTokens: prompt.length + count });
+      expect(on.ids).toEqual(greedy.slice(count + 1, count + 4));
+    },
+  );
+});
+
 describe('refuses', () => {
   const failing = (prompt: Prompt, sampling = plain) => engine.generate(prompt, sampling, () => {});
   test('what cannot be answered, and works on', async () => {
