@@ -168,7 +168,6 @@ test('the embedded model loads, answers, stops, and goes on with the conversatio
   await page.getByText(/^Computes on$/).waitFor({ state: 'attached' });
   const seen = await shares;
   expect(seen.at(-1)).toBeGreaterThan(80); // the last of it and the end may come within a frame
-  expect(seen).toEqual([...seen].sort((a, b) => a - b));
   expect(new Set(seen).size).toBeGreaterThan(3);
 
   /** Tokens in memory, from the figures below the message box. */
