@@ -46,6 +46,8 @@ export class Recording {
   #frames: Frame[] = [];
   #newest = new Map<Frame['kind'], Frame>();
   #pictured = -1;
+  /** Tokens, counted from the first, that pictures sent may speak of. */
+  #shown = 0;
   #paused = false;
   #ended = false;
   #toldBytes = -1;
@@ -149,10 +151,13 @@ export class Recording {
     this.#records = this.#records.filter((r) => r.position < position);
     this.#newest.clear();
     this.#pictured = -1;
-    if (this.#sent > position) {
-      this.#sent = position;
+    const told = Math.max(this.#sent, this.#shown);
+    this.#sent = Math.min(this.#sent, position);
+    this.#shown = Math.min(this.#shown, position);
+    if (told > position) {
       this.#frames.push({ kind: 'forgotten', from: position });
       this.#send().catch(() => {});
+      this.picture();
     }
   }
 
@@ -284,6 +289,7 @@ export class Recording {
           const { H } = this.probe.sizes;
           const recall = head === 'median' ? medians(all, H) : column(all, H, head);
           const position = tokens - 1;
+          this.#shown = Math.max(this.#shown, tokens);
           this.#newest.set('recall', { kind: 'recall', frame: { layer, head, position, recall } });
           this.#newest.set('thumbnails', { kind: 'thumbnails', position, cells });
           this.#tellBytes();

@@ -155,6 +155,27 @@ describe('a recording', () => {
     checkRecords(watcher);
   });
 
+  test('of an answer that is broken off shows what stays, and nothing of a step that is taken back', async () => {
+    await engine.reset();
+    const watcher = new Watcher();
+    let recalled: number[] = [];
+    await engine.watch(watch, (frame) => {
+      watcher.take(frame);
+      if (frame.kind === 'recall') recalled.push(frame.frame.position);
+      if (frame.kind === 'forgotten') recalled = recalled.filter((at) => at < frame.from);
+    });
+    for (const count of [3, 6, 9]) {
+      const writing = engine.begin({ kind: 'ids', ids: prompt }, plain);
+      await engine.write(writing, () => (writing.stopped = writing.answer.length + 1 === count));
+      await engine.settled();
+      const last = prompt.length + count - 1;
+      expect(watcher.records).toHaveLength(last + 1);
+      expect(watcher.frame('recall').frame.position).toBe(last);
+      expect(watcher.frame('thumbnails').position).toBe(last);
+      expect(Math.max(...recalled)).toBe(last);
+    }
+  });
+
   test('says what no longer holds when the conversation goes back', async () => {
     await engine.reset();
     const watcher = new Watcher();
