@@ -30,6 +30,7 @@ import factorF16Source from '../shaders/lib/factor_f16.wgsl?raw';
 import factorF32Source from '../shaders/lib/factor_f32.wgsl?raw';
 import kdaHeadSource from '../shaders/lib/kda_head.wgsl?raw';
 import kdaHeadEarlySource from '../shaders/lib/kda_head_early.wgsl?raw';
+import kdaPlacesSource from '../shaders/lib/kda_places.wgsl?raw';
 import kdaUnwatchedSource from '../shaders/lib/kda_unwatched.wgsl?raw';
 import kdaWatchedSource from '../shaders/lib/kda_watched.wgsl?raw';
 import latentRowSource from '../shaders/lib/latent_row.wgsl?raw';
@@ -302,19 +303,27 @@ export const kdaChunkScanMatrix = kernel('kda_chunk_scan_matrix', kdaChunkScanMa
 });
 
 /** SUM_LANES of (K + V) / 4 or more, a multiple of V / 4. Links `matrixOf(F)`, `second(matrixOf(G))`, activation, kdaUnwatched or kdaWatched, a sum. */
-export const kdaToken = kernel('kda_token', `${kdaHeadSource}\n${kdaTokenSource}`, {
-  binds: ['inputs', 'constants', 'tails', 'S', 'y'],
-  consts: ['H', 'K', 'V', 'TAPS', 'BEFORE', 'F_FIRST', 'G_FIRST', 'EPS'],
-  grid: (c) => [c.H, 1, 1],
-});
+export const kdaToken = kernel(
+  'kda_token',
+  `${kdaPlacesSource}\n${kdaHeadSource}\n${kdaTokenSource}`,
+  {
+    binds: ['inputs', 'constants', 'tails', 'S', 'y'],
+    consts: ['H', 'K', 'V', 'TAPS', 'BEFORE', 'F_FIRST', 'G_FIRST', 'EPS'],
+    grid: (c) => [c.H, 1, 1],
+  },
+);
 
 /** The same with the projections before and after it. Links residual, and after F and G q | k | v, the low ranks and the output matrix. */
-export const kdaLayer = kernel('kda_layer', `${kdaHeadEarlySource}\n${kdaLayerSource}`, {
-  binds: ['rows', 'constants', 'tails', 'S'],
-  // prettier-ignore
-  consts: ['H', 'K', 'V', 'TAPS', 'BEFORE', 'F_FIRST', 'G_FIRST', 'EPS', 'Q_FIRST', 'LOW_FIRST', 'PART_TO'],
-  grid: (c) => [c.H, 1, 1],
-});
+export const kdaLayer = kernel(
+  'kda_layer',
+  `${kdaPlacesSource}\n${kdaHeadEarlySource}\n${kdaLayerSource}`,
+  {
+    binds: ['rows', 'constants', 'tails', 'S'],
+    // prettier-ignore
+    consts: ['H', 'K', 'V', 'TAPS', 'BEFORE', 'F_FIRST', 'G_FIRST', 'EPS', 'Q_FIRST', 'LOW_FIRST', 'PART_TO'],
+    grid: (c) => [c.H, 1, 1],
+  },
+);
 
 /** Bytes of workgroup memory that kda_layer takes, sums included. */
 export function kdaLayerBytes(c: { D: number; K: number; V: number; RANK: number; lanes: number }) {
