@@ -10,7 +10,7 @@ import type { ModelConfig } from './config.ts';
 import { decodesInFewCalls, oneToken } from './decode.ts';
 import { FileWeights } from './fileWeights.ts';
 import type { GgufFile } from './gguf.ts';
-import { type Call, type Gpu, megabytes, type Reading, type Tensor } from './gpu.ts';
+import { type Call, type Copy, type Gpu, megabytes, type Reading, type Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
 import { type Phase, Plan, type Site, TILE, type Tuning, type Visitors } from './plan.ts';
 import { PalimpsestError, type Sampling } from './protocol.ts';
@@ -45,8 +45,8 @@ const CALLS_AT_ONCE = 48;
 
 type Look = (site: Site, tensor: Tensor) => void;
 
-/** A plan for every phase. */
-export type Plans = Readonly<Record<Phase, Plan>>;
+/** A plan for every phase, and what a step that may be taken back begins with. */
+export type Plans = Readonly<Record<Phase, Plan>> & { readonly putAside: readonly Copy[] };
 
 /** GPU microseconds of all calls of one kernel in a plan, by run, and the bytes of weights that they read. */
 export interface KernelTime {
@@ -293,9 +293,10 @@ export class Model {
 
   /** Submit a decode step and read what it leaves; while it runs, the coming step is recorded: it is the same calls. */
   #step(phase: 'decode' | 'draw', position: number, result: Tensor): Promise<ArrayBuffer> {
-    const plan = this.#plans![phase];
+    const { [phase]: plan, putAside } = this.#plans!;
+    const calls = phase === 'decode' ? [...putAside, ...plan.calls] : plan.calls;
     const stretch = { tensor: result, element: 0, count: result.bytes / 4 };
-    const record = () => ({ plan, reading: this.#gpu.recordReading(plan.calls, 1, [stretch]) });
+    const record = () => ({ plan, reading: this.#gpu.recordReading(calls, 1, [stretch]) });
     if (this.#ahead && this.#ahead.plan !== plan) this.#gpu.dropReading(this.#ahead.reading);
     const { reading } = this.#ahead?.plan === plan ? this.#ahead : record();
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(1, position));
@@ -314,10 +315,9 @@ export class Model {
   /** Plans as `attach` builds them, to be used and set aside at will. */
   async plan(state: State, visitors: Visitors): Promise<Plans> {
     const plan = (phase: Phase) => this.#makePlan(phase, state, visitors);
-    const decode = plan('decode');
-    decode.calls.unshift(...state.putAside());
     const plans = {
-      decode,
+      putAside: state.putAside(),
+      decode: plan('decode'),
       draw: plan('draw'),
       prefill: plan('prefill'),
       score: plan('score'),
