@@ -127,18 +127,20 @@ export class Recording {
 
   /** Whether a state is to be kept here, or something to be let go. */
   get due(): boolean {
+    return this.#snapshotDue || this.bytes > this.#watch.budgetBytes;
+  }
+
+  get #snapshotDue(): boolean {
     const { state, branches } = this.#with;
-    const last = branches.present.snapshots.at(-1)?.position ?? 0;
-    return state.position - last >= SNAPSHOT_TOKENS || this.bytes > this.#watch.budgetBytes;
+    return state.position - (branches.present.snapshots.at(-1)?.position ?? 0) >= SNAPSHOT_TOKENS;
   }
 
   /** A state that may be replayed from, if one is due here and there is room. Call where a call may end. */
   async keep(): Promise<void> {
     const { gpu, state, branches } = this.#with;
-    const line = branches.present;
-    const last = line.snapshots.at(-1)?.position ?? 0;
-    if (state.position - last >= SNAPSHOT_TOKENS) {
-      line.snapshots.push(await gpu.guard('a snapshot of the memory', () => state.snapshot()));
+    if (this.#snapshotDue) {
+      const { snapshots } = branches.present;
+      snapshots.push(await gpu.guard('a snapshot of the memory', () => state.snapshot()));
     }
     this.thin();
   }
