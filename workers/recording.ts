@@ -48,6 +48,8 @@ export class Recording {
   #pictured = -1;
   /** Tokens, counted from the first, that pictures sent may speak of. */
   #shown = 0;
+  /** How often records were forgotten: what was read before that is not of the tokens that stand there after it. */
+  #forgets = 0;
   #paused = false;
   #ended = false;
   #toldBytes = -1;
@@ -55,6 +57,8 @@ export class Recording {
   #soon: ReturnType<typeof setTimeout> | null = null;
   #sending: Promise<void> | null = null;
   #picturing: Promise<void> | null = null;
+  /** Wait no longer until the watcher has taken its frame. */
+  #waitNoMore: () => void = () => {};
 
   constructor(recorded: Recorded, watch: Watch, onFrame: OnFrame) {
     this.#with = recorded;
@@ -147,6 +151,7 @@ export class Recording {
 
   /** Records from `position` on no longer hold. */
   forget(position: number): void {
+    this.#forgets += 1;
     for (const history of this.histories.values()) history.upTo = Math.min(history.upTo, position);
     this.#taken = Math.min(this.#taken, position);
     this.#read = Math.min(this.#read, position);
@@ -192,11 +197,14 @@ export class Recording {
     await this.#send();
   }
 
-  /** Nothing more is sent; everything is freed. */
+  /** All of it is told, without waiting for the watcher, who may be gone. Then everything is freed. */
   async end(): Promise<void> {
+    while (this.#read < this.#taken) await this.#readOn();
     this.#ended = true;
+    this.#waitNoMore();
     if (this.#soon) clearTimeout(this.#soon);
     await Promise.all([this.#reading, this.#picturing]);
+    for (let frame = this.#next(); frame; frame = this.#next()) this.#tell(frame).catch(() => {});
     this.probe.destroy();
     for (const history of this.histories.values()) history.destroy();
     this.histories.clear();
@@ -259,11 +267,15 @@ export class Recording {
         const from = this.#read;
         const to = Math.min(this.#taken, from + RING);
         if (from >= to) return;
+        const forgets = this.#forgets;
         const traces = await this.probe.records(from, to);
-        if (this.#ended || this.#read !== from || this.#taken < to) return; // the conversation went back meanwhile
-        this.#read = to;
-        this.#records.push(...traces.filter((t) => t.position >= this.#sent));
-        this.#send().catch(() => {});
+        // Where the conversation went back meanwhile, what stands there is read anew.
+        const stands = forgets === this.#forgets && this.#read === from && this.#taken >= to;
+        if (stands && !this.#ended) {
+          this.#read = to;
+          this.#records.push(...traces.filter((t) => t.position >= this.#sent));
+          this.#send().catch(() => {});
+        }
       } finally {
         this.#reading = null;
       }
@@ -312,8 +324,8 @@ export class Recording {
     this.#sending ??= (async () => {
       await Promise.resolve();
       try {
-        for (let frame = this.#next(); frame && !this.#ended; frame = this.#next()) {
-          await this.#onFrame(frame);
+        for (let frame = this.#next(); frame; frame = this.#ended ? null : this.#next()) {
+          await this.#tell(frame);
         }
       } finally {
         this.#sending = null;
@@ -322,6 +334,15 @@ export class Recording {
     return this.#sending;
   }
 
+  /** Resolves when the watcher has taken the frame, or is waited for no more. */
+  #tell(frame: Frame): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waitNoMore = resolve;
+      Promise.resolve(this.#onFrame(frame)).then(() => resolve(), reject);
+    });
+  }
+
+  /** What is to be told next. */
   #next(): Frame | null {
     const frame = this.#frames.shift();
     if (frame) return frame;

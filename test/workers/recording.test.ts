@@ -192,4 +192,47 @@ describe('a recording', () => {
       ...prompt.slice(60, 70),
     ]);
   });
+
+  test('never takes what was read before the conversation went back for what stands there now', async () => {
+    const record = async (before: () => Promise<() => void>) => {
+      await engine.reset();
+      const watcher = new Watcher();
+      await engine.watch(watch, watcher.take);
+      const goOn = await before();
+      await say(engine, prompt.slice(40, 70), 4);
+      goOn();
+      await engine.settled();
+      await engine.watch(null, () => {});
+      return watcher.records;
+    };
+    const wanted = await record(() => Promise.resolve(() => {}));
+    const read = gpu.read.bind(gpu);
+    const told = await record(async () => {
+      let goOn: (() => void) | null = null;
+      gpu.read = async (tensor, ...range) => {
+        const bytes = await read(tensor, ...range);
+        if (tensor.name === 'token records' && !goOn)
+          await new Promise<void>((resolve) => (goOn = resolve));
+        return bytes;
+      };
+      await say(engine, prompt.slice(0, 20), 1);
+      await expect.poll(() => goOn).not.toBeNull();
+      gpu.read = read;
+      return goOn!;
+    });
+    expect(told).toEqual(wanted);
+  });
+
+  test('that ends has told all by then, however slow its watcher is', async () => {
+    await engine.reset();
+    const watcher = new Watcher();
+    await engine.watch(watch, (frame) => {
+      watcher.take(frame);
+      return new Promise(() => {}); // it never says that it has taken one
+    });
+    await say(engine, prompt.slice(0, 30), 4);
+    await engine.beginBranch();
+    await engine.watch(null, () => {});
+    expect(watcher.records).toEqual([]);
+  });
 });
