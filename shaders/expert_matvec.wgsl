@@ -37,7 +37,11 @@ fn expert_matvec(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   var acc = vec4f();
   for (var b = lane.index; b < COLS / BLOCK; b += 2u * SUM_LANES) {
     let c = min(b + SUM_LANES, COLS / BLOCK - 1u);
-    acc += fours(w_row, b, c, input(x_first, b), f32(b + SUM_LANES == c) * input(x_first, c));
+    let near = ask_four(w_row, b);
+    let far = ask_four(w_row, c);
+    let x_b = input(x_first, b);
+    let x_c = f32(b + SUM_LANES == c) * input(x_first, c);
+    acc += asked_four(near, b, x_b[0], x_b[1]) + asked_four(far, c, x_c[0], x_c[1]);
   }
   let total = workgroup_sum(acc, lane);
   if (lane.index < 4u) {

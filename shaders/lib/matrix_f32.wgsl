@@ -16,31 +16,24 @@ fn quad(b: u32, i: u32) -> u32 {
   return 2u * b + i;
 }
 
-// Rows row .. row + 3 times x, the columns of block b in the order of quad(): written out, so that no load waits for another.
-fn four(row: u32, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
+// What four() reads, which can be asked for before there is an x, and of how many blocks at once: a column is a row's.
+const AT_ONCE = 2u;
+struct Four {
+  low: mat4x4f,
+  high: mat4x4f,
+}
+fn ask_four(row: u32, b: u32) -> Four {
   let r0 = block(row, b);
   let r1 = block(row + 1u, b);
   let r2 = block(row + 2u, b);
   let r3 = block(row + 3u, b);
-  return vec4f(
-    dot(r0[0], x0) + dot(r0[1], x1),
-    dot(r1[0], x0) + dot(r1[1], x1),
-    dot(r2[0], x0) + dot(r2[1], x1),
-    dot(r3[0], x0) + dot(r3[1], x1),
-  );
-}
-// The same with block c and another x.
-fn fours(row: u32, b: u32, c: u32, x_b: mat2x4f, x_c: mat2x4f) -> vec4f {
-  return four(row, b, x_b[0], x_b[1]) + four(row, c, x_c[0], x_c[1]);
+  return Four(mat4x4f(r0[0], r1[0], r2[0], r3[0]), mat4x4f(r0[1], r1[1], r2[1], r3[1]));
 }
 
-// For kernels that ask for blocks before there is an x: here that is what they are to ask for.
-struct Four {
-  row: u32,
-}
-fn ask_four(row: u32, b: u32) -> Four {
-  return Four(row);
+// Rows row .. row + 3 times x, the columns of block b in the order of quad().
+fn four(row: u32, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
+  return asked_four(ask_four(row, b), b, x0, x1);
 }
 fn asked_four(asked: Four, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
-  return four(asked.row, b, x0, x1);
+  return x0 * asked.low + x1 * asked.high;
 }

@@ -18,7 +18,8 @@ fn block(row: u32, b: u32) -> array<vec4f, 2> {
   return array<vec4f, 2>(d * (low_codes(word) - 1.5), d * (high_codes(word) - 1.5));
 }
 
-// What four() reads, which can be asked for before there is an x. row is a multiple of 4.
+// What four() reads, which can be asked for before there is an x, and of how many blocks at once. row is a multiple of 4.
+const AT_ONCE = 4u;
 struct Four {
   words: vec4u,
   pairs: vec4u,
@@ -44,11 +45,6 @@ fn asked_four(asked: Four, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
     dot(low_codes(words.w), x0) + dot(high_codes(words.w), x1),
   );
   return d * (sums - 1.5 * dot(vec4f(1.0), x0 + x1));
-}
-
-// The same with block c and another x: both are on their way at once.
-fn fours(row: u32, b: u32, c: u32, x_b: mat2x4f, x_c: mat2x4f) -> vec4f {
-  return four(row, b, x_b[0], x_b[1]) + four(row, c, x_c[0], x_c[1]);
 }
 
 // 1 + q / 16 of the low and of the high nibbles: as the highest bits of a half's mantissa, two at a time, codes need no more.

@@ -19,7 +19,8 @@ fn block(row: u32, b: u32) -> array<vec4f, 2> {
   return array<vec4f, 2>(d * byte_codes(low), d * byte_codes(high));
 }
 
-// What four() reads, which can be asked for before there is an x. row is a multiple of 4.
+// What four() reads, which can be asked for before there is an x, and of how many blocks at once. row is a multiple of 4.
+const AT_ONCE = 3u;
 struct Four {
   low: vec4u,
   high: vec4u,
@@ -45,11 +46,6 @@ fn asked_four(asked: Four, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
     dot(byte_codes(low.z), x0) + dot(byte_codes(high.z), x1),
     dot(byte_codes(low.w), x0) + dot(byte_codes(high.w), x1),
   );
-}
-
-// The same with block c and another x: both are on their way at once.
-fn fours(row: u32, b: u32, c: u32, x_b: mat2x4f, x_c: mat2x4f) -> vec4f {
-  return four(row, b, x_b[0], x_b[1]) + four(row, c, x_c[0], x_c[1]);
 }
 
 // q / 256 of the four signed bytes of a word. As the highest bits of a mantissa, their sign turned over, codes need no

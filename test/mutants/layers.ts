@@ -25,6 +25,8 @@ const stack: ProductCase = {
   apart: true,
 };
 const onTop = { ...stack, add: true };
+// 80 blocks of 64 lanes: two at once, of which most lanes' second is past the last.
+const ragged = { ...onTop, format: 'Q4_0', rows: 12, cols: 640, T: 1 } as const;
 const tile = { TILE_ROWS: 32, TILE_TOKENS: 32 } as const;
 const act = { width: 64, slots: 2, T: 3, halves: false, size: 3 };
 
@@ -63,13 +65,19 @@ export const layerMutants: Mutant[] = [
   mutant(matvec, 'the first matrix of a stack for all', 'group.y * ROWS + row;', 'row;', (k) =>
     checkMatvec(k, onTop, TREE_64),
   ),
-  mutant(matvec, 'the last columns left out', 'b < COLS / BLOCK', 'b < COLS / BLOCK - 1u', (k) =>
+  mutant(matvec, 'the last columns left out', 'b < BLOCKS;', 'b < BLOCKS - 1u;', (k) =>
     checkMatvec(k, onTop, TREE_64),
+  ),
+  mutant(matvec, 'blocks past the last counted', 'EVEN | (b < BLOCKS)', 'true', (k) =>
+    checkMatvec(k, ragged, TREE_64),
+  ),
+  mutant(matvec, 'one of the blocks asked for twice', 'product(b1, b', 'product(b0, b', (k) =>
+    checkMatvec(k, ragged, TREE_64),
   ),
   mutant(matvec, 'a slice read from the first row', 'W_FIRST + group.y', 'group.y', (k) =>
     checkMatvec(k, onTop, TREE_64),
   ),
-  mutant(matvec, 'what y held is lost', 'y[at], ADD == 1u', '0.0, ADD == 1u', (k) =>
+  mutant(matvec, 'what y held is lost', 'before = y[at];', '', (k) =>
     checkMatvec(k, onTop, TREE_64),
   ),
   mutant(matvec, 'what y held is always added to', 'ADD == 1u', 'true', (k) =>
