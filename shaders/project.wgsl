@@ -7,7 +7,8 @@
 // Links   matrix_* for A, another as b for B, sum_{tree,subgroup}
 // Oracle  test/reference/layers.ts rmsNorm, linear
 // The norm's scale is one number, so it may come after the product: its sum of squares is taken on the way.
-// A_FIRST and B_FIRST are multiples of 4; EACH is 8 or 16: where rows are many, what is read of x and w counts more than weights.
+// A_FIRST and B_FIRST are multiples of 4. EACH is 4, 8 or 16: where rows are many, what is read of x and w counts more than
+// weights; where they are few, how often a lane waits for memory: it asks for several blocks before it multiplies them.
 const A_ROWS = 12288u;
 const B_ROWS = 288u;
 const A_FIRST = 0u;
@@ -17,15 +18,92 @@ const B_AT = 12288u;
 const EPS = 0.00001;
 const EACH = 16u;
 const A_GROUPS = (A_ROWS + EACH - 1u) / EACH;
+// Blocks of a row, those of a lane, and how many of these it asks for at once: as many as make the fewest trips.
+const A_BLOCKS = COLS / BLOCK;
+const A_ROUNDS = (A_BLOCKS + SUM_LANES - 1u) / SUM_LANES;
+const A_TRIPS = select(A_ROUNDS, (A_ROUNDS + AT_ONCE - 1u) / AT_ONCE, EACH <= 8u);
+const A_AHEAD = (A_ROUNDS + A_TRIPS - 1u) / A_TRIPS;
+const A_EVEN = A_BLOCKS % (A_AHEAD * SUM_LANES) == 0u;
+const B_BLOCKS = COLS / BLOCK_b;
+const B_ROUNDS = (B_BLOCKS + SUM_LANES - 1u) / SUM_LANES;
+const B_TRIPS = select(B_ROUNDS, (B_ROUNDS + AT_ONCE_b - 1u) / AT_ONCE_b, EACH <= 8u);
+const B_AHEAD = (B_ROUNDS + B_TRIPS - 1u) / B_TRIPS;
+const B_EVEN = B_BLOCKS % (B_AHEAD * SUM_LANES) == 0u;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 var<private> squares: f32;
+var<private> sum0: vec4f;
+var<private> sum1: vec4f;
+var<private> sum2: vec4f;
+var<private> sum3: vec4f;
 
-// Fours i and j of x, their squares counted, times the norm's weights.
-fn normed(i: u32, j: u32) -> mat2x4f {
-  squares += dot(x[i], x[i]) + dot(x[j], x[j]);
-  return mat2x4f(x[i] * w[i], x[j] * w[j]);
+// Fours i and j of x and of the norm's weights.
+struct Input {
+  x: mat2x4f,
+  w: mat2x4f,
+}
+fn ask_input(i: u32, j: u32) -> Input {
+  return Input(mat2x4f(x[i], x[j]), mat2x4f(w[i], w[j]));
+}
+// One times the other, the squares counted; nothing of a block past the last.
+fn normed(asked: Input, there: bool) -> mat2x4f {
+  let a = select(vec4f(), asked.x[0], there);
+  let b = select(vec4f(), asked.x[1], there);
+  squares += dot(a, a) + dot(b, b);
+  return mat2x4f(a * asked.w[0], b * asked.w[1]);
+}
+
+// Block b of the first eight rows, asked for and multiplied; a lane's blocks past the last are the last, and nothing of x.
+struct AskedA {
+  upper: Four,
+  lower: Four,
+  input: Input,
+}
+fn ask_a(row: u32, b: u32) -> AskedA {
+  let at = min(b, A_BLOCKS - 1u);
+  var lower = Four();
+  if (EACH > 4u) {
+    lower = ask_four(row + 4u, at);
+  }
+  return AskedA(ask_four(row, at), lower, ask_input(quad(at, 0u), quad(at, 1u)));
+}
+fn take_a(asked: AskedA, row: u32, b: u32) {
+  let at = min(b, A_BLOCKS - 1u);
+  let h = normed(asked.input, A_EVEN | (b < A_BLOCKS));
+  sum0 += asked_four(asked.upper, at, h[0], h[1]);
+  if (EACH > 4u) {
+    sum1 += asked_four(asked.lower, at, h[0], h[1]);
+  }
+  if (EACH > 8u) {
+    sum2 += four(row + 8u, at, h[0], h[1]);
+    sum3 += four(row + 12u, at, h[0], h[1]);
+  }
+}
+struct AskedB {
+  upper: Four_b,
+  lower: Four_b,
+  input: Input,
+}
+fn ask_b(row: u32, b: u32) -> AskedB {
+  let at = min(b, B_BLOCKS - 1u);
+  var lower = Four_b();
+  if (EACH > 4u) {
+    lower = ask_four_b(row + 4u, at);
+  }
+  return AskedB(ask_four_b(row, at), lower, ask_input(quad_b(at, 0u), quad_b(at, 1u)));
+}
+fn take_b(asked: AskedB, row: u32, b: u32) {
+  let at = min(b, B_BLOCKS - 1u);
+  let h = normed(asked.input, B_EVEN | (b < B_BLOCKS));
+  sum0 += asked_four_b(asked.upper, at, h[0], h[1]);
+  if (EACH > 4u) {
+    sum1 += asked_four_b(asked.lower, at, h[0], h[1]);
+  }
+  if (EACH > 8u) {
+    sum2 += four_b(row + 8u, at, h[0], h[1]);
+    sum3 += four_b(row + 12u, at, h[0], h[1]);
+  }
 }
 
 // Four sums, of rows at .. at + 3 of a matrix that has `rows`.
@@ -39,36 +117,68 @@ fn keep(y_at: u32, at: u32, rows: u32, sums: vec4f, lane: u32) {
 fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let in_a = group.x < A_GROUPS;
   let row = EACH * select(group.x - A_GROUPS, group.x, in_a);
-  var sum0 = vec4f();
-  var sum1 = vec4f();
-  var sum2 = vec4f();
-  var sum3 = vec4f();
   if (in_a) {
-    for (var b = lane.index; b < COLS / BLOCK; b += SUM_LANES) {
-      let h = normed(quad(b, 0u), quad(b, 1u));
-      sum0 += four(A_FIRST + row, b, h[0], h[1]);
-      sum1 += four(A_FIRST + row + 4u, b, h[0], h[1]);
-      if (EACH > 8u) {
-        sum2 += four(A_FIRST + row + 8u, b, h[0], h[1]);
-        sum3 += four(A_FIRST + row + 12u, b, h[0], h[1]);
+    let first = A_FIRST + row;
+    for (var b = lane.index; b < A_BLOCKS; b += A_AHEAD * SUM_LANES) {
+      let b0 = ask_a(first, b);
+      var b1 = AskedA();
+      var b2 = AskedA();
+      var b3 = AskedA();
+      if (A_AHEAD > 1u) {
+        b1 = ask_a(first, b + SUM_LANES);
+      }
+      if (A_AHEAD > 2u) {
+        b2 = ask_a(first, b + 2u * SUM_LANES);
+      }
+      if (A_AHEAD > 3u) {
+        b3 = ask_a(first, b + 3u * SUM_LANES);
+      }
+      take_a(b0, first, b);
+      if (A_AHEAD > 1u) {
+        take_a(b1, first, b + SUM_LANES);
+      }
+      if (A_AHEAD > 2u) {
+        take_a(b2, first, b + 2u * SUM_LANES);
+      }
+      if (A_AHEAD > 3u) {
+        take_a(b3, first, b + 3u * SUM_LANES);
       }
     }
   } else {
-    for (var b = lane.index; b < COLS / BLOCK_b; b += SUM_LANES) {
-      let h = normed(quad_b(b, 0u), quad_b(b, 1u));
-      sum0 += four_b(B_FIRST + row, b, h[0], h[1]);
-      sum1 += four_b(B_FIRST + row + 4u, b, h[0], h[1]);
-      if (EACH > 8u) {
-        sum2 += four_b(B_FIRST + row + 8u, b, h[0], h[1]);
-        sum3 += four_b(B_FIRST + row + 12u, b, h[0], h[1]);
+    let first = B_FIRST + row;
+    for (var b = lane.index; b < B_BLOCKS; b += B_AHEAD * SUM_LANES) {
+      let b0 = ask_b(first, b);
+      var b1 = AskedB();
+      var b2 = AskedB();
+      var b3 = AskedB();
+      if (B_AHEAD > 1u) {
+        b1 = ask_b(first, b + SUM_LANES);
+      }
+      if (B_AHEAD > 2u) {
+        b2 = ask_b(first, b + 2u * SUM_LANES);
+      }
+      if (B_AHEAD > 3u) {
+        b3 = ask_b(first, b + 3u * SUM_LANES);
+      }
+      take_b(b0, first, b);
+      if (B_AHEAD > 1u) {
+        take_b(b1, first, b + SUM_LANES);
+      }
+      if (B_AHEAD > 2u) {
+        take_b(b2, first, b + 2u * SUM_LANES);
+      }
+      if (B_AHEAD > 3u) {
+        take_b(b3, first, b + 3u * SUM_LANES);
       }
     }
   }
-  let scale = inverseSqrt(workgroup_sum(vec4f(squares), lane).x / f32(COLS) + EPS);
+  let scale = inverseSqrt(workgroup_sum_one(squares, lane) / f32(COLS) + EPS);
   let rows = select(B_ROWS, A_ROWS, in_a); // the last group may have fewer
   let y_at = select(B_AT, A_AT, in_a);
   keep(y_at, row, rows, scale * workgroup_sum(sum0, lane), lane.index);
-  keep(y_at, row + 4u, rows, scale * workgroup_sum(sum1, lane), lane.index);
+  if (EACH > 4u) {
+    keep(y_at, row + 4u, rows, scale * workgroup_sum(sum1, lane), lane.index);
+  }
   if (EACH > 8u) {
     keep(y_at, row + 8u, rows, scale * workgroup_sum(sum2, lane), lane.index);
     keep(y_at, row + 12u, rows, scale * workgroup_sum(sum3, lane), lane.index);

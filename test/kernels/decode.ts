@@ -85,7 +85,7 @@ export interface ProjectCase {
   /** Size of the activations: small ones let eps speak. */
   size: number;
   /** Rows of a workgroup. */
-  each: 8 | 16;
+  each: 4 | 8 | 16;
   sum: Sum;
 }
 

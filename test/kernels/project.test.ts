@@ -9,8 +9,12 @@ const a = { format: 'F32', rows: 21, first: 0, at: 0 } as const;
 const b = { format: 'F32', rows: 10, first: 0, at: 21 } as const;
 const plain: ProjectCase = { a, b, cols: 96, eps: 1e-5, size: 1, each: 8, sum: TREE_64 };
 
-async function expectClose(c: ProjectCase, name: string): Promise<void> {
-  for (const each of [8, 16] as const) {
+async function expectClose(
+  c: ProjectCase,
+  name: string,
+  eachOf: readonly ProjectCase['each'][] = [8, 16],
+): Promise<void> {
+  for (const each of eachOf) {
     expect(await checkProject(project, { ...c, each }), `${name}, ${each} rows`).toBeLessThan(1e-6);
   }
 }
@@ -40,12 +44,12 @@ test('project: B before A in y', async () => {
 });
 
 test('project: any number of rows', async () => {
-  for (const [aRows, bRows] of [
-    [1, 1],
-    [4, 3],
-    [7, 0],
-    [3, 15],
-    [16, 17],
+  for (const [aRows, bRows, eachOf] of [
+    [1, 1, [8, 16]],
+    [4, 3, [4, 8]],
+    [7, 0, [8]],
+    [3, 15, [4, 16]],
+    [16, 17, [16]],
   ] as const) {
     const c = {
       ...plain,
@@ -53,7 +57,7 @@ test('project: any number of rows', async () => {
       a: { ...a, rows: aRows },
       b: { ...b, rows: bRows, at: aRows },
     };
-    await expectClose(c, `${aRows} and ${bRows} rows`);
+    await expectClose(c, `${aRows} and ${bRows} rows`, eachOf);
   }
 });
 
@@ -62,14 +66,18 @@ test('project: activations so small that eps speaks, and large ones', async () =
 });
 
 test('project: the inputs of a large model’s layers', async () => {
-  const cols = 2304;
-  const quantised = { ...plain, cols, a: { ...a, format: 'Q4_0' as const } };
-  await expectClose({ ...quantised, b: { ...b, rows: 32, format: 'Q8_0' } }, 'into the heads');
+  const quantised = { ...plain, cols: 2304, a: { ...a, format: 'Q4_0' as const } };
+  const { sum } = plain;
+  const wide = { ...quantised, b: { ...b, rows: 32, format: 'Q8_0' } } as const;
+  await expectClose(wide, 'into the heads');
   await expectClose(
     { ...quantised, a: { ...a, rows: 40 }, b: { ...b, format: 'Q4_0', at: 256 } },
     'router and shared expert',
+    [4, 16],
   );
-  await expectClose({ ...quantised, b: { ...b, format: 'Q4_0', rows: 0 } }, 'logits');
+  await expectClose({ ...quantised, b: { ...b, format: 'Q4_0', rows: 0 } }, 'logits', [16]);
+  await expectClose({ ...wide, cols: 2048 }, 'all blocks of a lane at once', [8]);
+  await expectClose({ ...wide, sum: { ...sum, lanes: 32 } }, 'several times as many', [8]);
 });
 
 test.each(OTHER_FORMATS)('project %s as both matrices', async (format) => {

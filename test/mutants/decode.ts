@@ -48,8 +48,13 @@ const down: ExpertDownCase = {
   ...{ sharedCols: 96, sharedWith: 0 },
 };
 
-const projected = (why: string, find: string, replace: string) =>
-  mutant(project, why, find, replace, (k) => checkProject(k, rows));
+// 80 blocks of 64 lanes: two at once, of which most lanes' second is past the last.
+const deep = {
+  ...rows,
+  ...{ a: { ...rows.a, format: 'Q8_0' as const }, cols: 640, each: 8 as const },
+};
+const projected = (why: string, find: string, replace: string, c = rows) =>
+  mutant(project, why, find, replace, (k) => checkProject(k, c));
 const head = (why: string, find: string, replace: string, c: TokenCase = token) =>
   mutant(kdaToken, why, find, replace, (k) => checkKdaToken(k, c));
 const layer: LayerCase = {
@@ -82,17 +87,19 @@ const closed = (why: string, find: string, replace: string) =>
 export const decodeMutants: Mutant[] = [
   projected(
     'eps outside the root',
-    'inverseSqrt(workgroup_sum(vec4f(squares), lane).x / f32(COLS) + EPS)',
-    '(1.0 / (sqrt(workgroup_sum(vec4f(squares), lane).x / f32(COLS)) + EPS))',
+    'inverseSqrt(workgroup_sum_one(squares, lane) / f32(COLS) + EPS)',
+    '(1.0 / (sqrt(workgroup_sum_one(squares, lane) / f32(COLS)) + EPS))',
   ),
   projected('the sum for the mean', '/ f32(COLS)', ''),
-  projected('the norm’s weight left out for one matrix', 'x[j] * w[j]', 'x[j]'),
+  projected('the norm’s weight left out for one matrix', 'b * asked.w[1]', 'b'),
   projected(
     'columns in the order of the other matrix',
-    'normed(quad_b(b, 0u)',
-    'normed(quad(b, 0u)',
+    'ask_input(quad_b(at, 0u)',
+    'ask_input(quad(at, 0u)',
   ),
-  projected('a slice read from the first row', 'B_FIRST + row', 'row'),
+  projected('blocks past the last counted', 'A_EVEN | (b < A_BLOCKS)', 'true', deep),
+  projected('the squares of a block twice', 'take_b(b1, first', 'take_b(b0, first', deep),
+  projected('a slice read from the first row', 'B_FIRST + row;', 'row;'),
   projected('a four written in the place of another', 'row + 12u, rows', 'row + 8u, rows'),
   projected('rows past the last written over what follows', 'at + lane < rows', 'true'),
 
