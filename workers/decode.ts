@@ -209,7 +209,7 @@ function moe(p: Plan, gpu: Gpu, c: ModelConfig, w: MoeWeights, s: Scratch, row: 
   const weights = gpu.part(row, 'weights', K.CHOSEN.weights, [TOP]);
   const own = EXPERTS <= K.FEW_EXPERTS;
   if (!own) {
-    p.project(w.router, 0, null, { w: w.norm, eps: c.eps }, s.x, s.scores);
+    logits(p, c, w, s.x, s.scores);
     const routing = { logits: s.scores, bias: w.bias, ids, weights };
     p.run(K.route, { EXPERTS, TOP, SCALE, NORM }, routing, [K.activation]);
   }
@@ -260,6 +260,25 @@ function moe(p: Plan, gpu: Gpu, c: ModelConfig, w: MoeWeights, s: Scratch, row: 
     );
   });
   return own ? gpu.part(row, 'logits', K.CHOSEN.logits, [EXPERTS]) : s.scores;
+}
+
+/** What the router says of a token: few rows, so that a workgroup makes four and no more, by as many lanes as have work. */
+function logits(p: Plan, c: ModelConfig, w: MoeWeights, x: Tensor, y: Tensor): void {
+  const router = { matrix: w.router, part: w.router.parts[0]! };
+  const { offset } = router.part;
+  const consts = {
+    ...{ A_ROWS: w.router.rows, A_FIRST: offset, A_AT: 0 },
+    ...{ B_ROWS: 0, B_FIRST: offset, B_AT: 0 },
+    ...{ EPS: c.eps, EACH: 4 },
+  };
+  p.runMatrices(
+    K.project,
+    consts,
+    { x, w: w.norm, y },
+    [router, router],
+    [p.sum],
+    p.rowLanes(w.router.rows, c.width),
+  );
 }
 
 /** norm(x) through runs of matrices, one after another in y; two to a call. */

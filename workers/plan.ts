@@ -309,7 +309,8 @@ export class Plan {
   /** Lanes for four rows of a product: a subgroup's where rows are many or short, more where few workgroups must read much. */
   rowLanes(rows: number, cols: number): { SUM_LANES: number } {
     if (this.#gpu.report.software) return this.lanes(cols / 8);
-    return { SUM_LANES: rows < 8192 && cols >= 2048 ? 128 : 32 };
+    if (cols < 2048 || rows >= 8192) return { SUM_LANES: 32 };
+    return { SUM_LANES: rows >= 4096 ? 64 : rows >= 1024 ? 128 : 256 };
   }
 
   /** As many lanes as there is work for, 64 at most; few on a processor, where a barrier costs more than the work it shares. */
