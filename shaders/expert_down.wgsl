@@ -8,38 +8,104 @@
 // Links   matrix_* for D, another as b for D_b, sum_{tree,subgroup}
 // Oracle  test/reference/moe.ts moe
 // Of several parts, each adds what its experts say; the one with SHARED = 1 adds the shared expert, too. ROWS is a multiple of 4.
+// A lane asks for several blocks before it multiplies: three, so that all workgroups of a large model have room on the GPU at
+// once; and for what waits for no choice, x and the beginning of the shared expert, before it has the choice.
 const ROWS = 2304u;
 const FIRST = 0u;
 const COUNT = 256u;
 const TOP = 8u;
 const SHARED = 1u;
 const PER_SLOT = COLS / BLOCK;
+const BLOCKS = TOP * PER_SLOT;
+const ROUNDS = (BLOCKS + SUM_LANES - 1u) / SUM_LANES;
+const MOST = min(AT_ONCE, 3u);
+const TRIPS = (ROUNDS + MOST - 1u) / MOST;
+const AHEAD = (ROUNDS + TRIPS - 1u) / TRIPS;
+const EVEN = BLOCKS % (AHEAD * SUM_LANES) == 0u;
+const SHARED_BLOCKS = COLS_b / BLOCK_b;
 @group(0) @binding(0) var<storage, read> chosen: array<u32>;
 @group(0) @binding(1) var<storage, read> act: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> x: array<f32>;
+var<workgroup> ids: array<u32, TOP>; // within this part
+var<workgroup> weights: array<f32, TOP>; // 0 of an expert in another part, without a branch: no load waits for one
+
+// Block n of all slots', in four rows from `row` on, asked for and multiplied; those past the last are the last, weighing nothing.
+struct Asked {
+  four: Four,
+  act: mat2x4f,
+}
+fn ask(row: u32, n: u32) -> Asked {
+  let at = min(n, BLOCKS - 1u);
+  let slot = at / PER_SLOT;
+  let b = at % PER_SLOT;
+  let first = slot * (COLS / 4u);
+  return Asked(ask_four(ids[slot] * ROWS + row, b), mat2x4f(act[first + quad(b, 0u)], act[first + quad(b, 1u)]));
+}
+fn product(asked: Asked, n: u32) -> vec4f {
+  let at = min(n, BLOCKS - 1u);
+  let weight = select(0.0, weights[at / PER_SLOT], EVEN | (n < BLOCKS));
+  return asked_four(asked.four, at % PER_SLOT, weight * asked.act[0], weight * asked.act[1]);
+}
+// The same of the shared expert.
+struct AskedShared {
+  four: Four_b,
+  act: mat2x4f,
+}
+fn ask_shared(row: u32, b: u32) -> AskedShared {
+  let at = min(b, SHARED_BLOCKS - 1u);
+  let first = TOP * (COLS / 4u);
+  return AskedShared(ask_four_b(row, at), mat2x4f(act[first + quad_b(at, 0u)], act[first + quad_b(at, 1u)]));
+}
+fn product_shared(asked: AskedShared, b: u32) -> vec4f {
+  let there = SHARED_BLOCKS % SUM_LANES == 0u || b < SHARED_BLOCKS;
+  let x0 = select(vec4f(), asked.act[0], there);
+  let x1 = select(vec4f(), asked.act[1], there);
+  return asked_four_b(asked.four, min(b, SHARED_BLOCKS - 1u), x0, x1);
+}
 
 @compute @workgroup_size(SUM_LANES)
 fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let row = 4u * group.x;
-  var acc = vec4f();
-  for (var n = lane.index; n < TOP * PER_SLOT; n += SUM_LANES) {
-    let slot = n / PER_SLOT;
-    let b = n % PER_SLOT;
+  let before = x[row + lane.index % 4u];
+  var always = AskedShared();
+  if (SHARED == 1u) {
+    always = ask_shared(row, lane.index);
+  }
+  for (var slot = lane.index; slot < TOP; slot += SUM_LANES) {
     let expert = chosen[slot] - FIRST; // wraps around for an expert before this part
-    let first = slot * (COLS / 4u);
-    // An expert of another part adds nothing, without a branch: no load waits for one.
-    let weight = select(0.0, bitcast<f32>(chosen[64u + slot]), expert < COUNT);
-    let at = min(expert, COUNT - 1u) * ROWS + row;
-    acc += four(at, b, weight * act[first + quad(b, 0u)], weight * act[first + quad(b, 1u)]);
+    ids[slot] = min(expert, COUNT - 1u);
+    weights[slot] = select(0.0, bitcast<f32>(chosen[64u + slot]), expert < COUNT);
+  }
+  var acc = vec4f();
+  workgroupBarrier();
+  for (var n = lane.index; n < BLOCKS; n += AHEAD * SUM_LANES) {
+    let b0 = ask(row, n);
+    var b1 = Asked();
+    var b2 = Asked();
+    if (AHEAD > 1u) {
+      b1 = ask(row, n + SUM_LANES);
+    }
+    if (AHEAD > 2u) {
+      b2 = ask(row, n + 2u * SUM_LANES);
+    }
+    acc += product(b0, n);
+    if (AHEAD > 1u) {
+      acc += product(b1, n + SUM_LANES);
+    }
+    if (AHEAD > 2u) {
+      acc += product(b2, n + 2u * SUM_LANES);
+    }
   }
   if (SHARED == 1u) {
-    for (var b = lane.index; b < COLS_b / BLOCK_b; b += SUM_LANES) {
-      let first = TOP * (COLS / 4u);
-      acc += four_b(row, b, act[first + quad_b(b, 0u)], act[first + quad_b(b, 1u)]);
+    acc += product_shared(always, lane.index);
+  }
+  if (SHARED == 1u && SHARED_BLOCKS > SUM_LANES) {
+    for (var b = lane.index + SUM_LANES; b < SHARED_BLOCKS; b += SUM_LANES) {
+      acc += product_shared(ask_shared(row, b), b);
     }
   }
   let total = workgroup_sum(acc, lane);
   if (lane.index < 4u) {
-    x[row + lane.index] += total[lane.index];
+    x[row + lane.index] = before + total[lane.index];
   }
 }

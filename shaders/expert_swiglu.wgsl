@@ -9,6 +9,8 @@
 // Links   matrix_* for G, others as b for U and as c for C, activation, router_{own,given}, sum_{tree,subgroup}
 // Oracle  test/reference/moe.ts swiglu
 // Of several parts, the one with FIRST = 0 takes the shared expert, too. WIDTH and SHARED are multiples of 4.
+// A lane asks for several blocks of both matrices before it multiplies: two, so that all workgroups of a large model have
+// room on the GPU at once.
 const WIDTH = 1024u;
 const SHARED = 1024u;
 const FIRST = 0u;
@@ -16,43 +18,114 @@ const COUNT = 256u;
 const TOP = 8u;
 const EPS = 0.00001;
 const GROUPS = WIDTH / 4u; // of a slot
+const BLOCKS = COLS / BLOCK;
+const AHEAD = min(min(AT_ONCE, AT_ONCE_b), min(2u, (BLOCKS + SUM_LANES - 1u) / SUM_LANES));
+const EVEN = BLOCKS % (AHEAD * SUM_LANES) == 0u;
+const SHARED_BLOCKS = COLS / BLOCK_c;
+const SHARED_AHEAD = min(AT_ONCE_c, min(2u, (SHARED_BLOCKS + SUM_LANES - 1u) / SUM_LANES));
+const SHARED_EVEN = SHARED_BLOCKS % (SHARED_AHEAD * SUM_LANES) == 0u;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> constants: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> act: array<f32>;
+var<private> squares: f32;
+var<private> gate: vec4f;
+var<private> up: vec4f;
 
+// Fours i and j of x and of the norm's weights.
+struct Input {
+  x: mat2x4f,
+  w: mat2x4f,
+}
+fn ask_input(i: u32, j: u32) -> Input {
+  return Input(mat2x4f(x[i], x[j]), mat2x4f(constants[i], constants[j]));
+}
 fn normed(i: u32) -> vec4f {
   return x[i] * constants[i];
 }
+// One times the other; nothing of a block past the last.
+fn times(asked: Input, there: bool) -> mat2x4f {
+  let none = vec4f();
+  return mat2x4f(select(none, asked.x[0] * asked.w[0], there), select(none, asked.x[1] * asked.w[1], there));
+}
+fn count(asked: Input, there: bool) {
+  squares += select(0.0, dot(asked.x[0], asked.x[0]) + dot(asked.x[1], asked.x[1]), there);
+}
+
+// Block b of four rows of gate and up, asked for and multiplied; a lane's blocks past the last are the last, and nothing of x.
+struct Asked {
+  gate: Four,
+  up: Four_b,
+  gate_input: Input,
+  up_input: Input, // the same, where the formats are
+}
+fn ask(row: u32, b: u32) -> Asked {
+  let at = min(b, BLOCKS - 1u);
+  let gate_input = ask_input(quad(at, 0u), quad(at, 1u));
+  return Asked(ask_four(row, at), ask_four_b(row, at), gate_input, ask_input(quad_b(at, 0u), quad_b(at, 1u)));
+}
+fn take(asked: Asked, b: u32) {
+  let at = min(b, BLOCKS - 1u);
+  let there = EVEN | (b < BLOCKS);
+  count(asked.gate_input, there);
+  let gate_x = times(asked.gate_input, there);
+  let up_x = times(asked.up_input, there);
+  gate += asked_four(asked.gate, at, gate_x[0], gate_x[1]);
+  up += asked_four_b(asked.up, at, up_x[0], up_x[1]);
+}
+// The same of the shared expert.
+struct AskedShared {
+  gate: Four_c,
+  up: Four_c,
+  input: Input,
+}
+fn ask_shared(row: u32, b: u32) -> AskedShared {
+  let at = min(b, SHARED_BLOCKS - 1u);
+  return AskedShared(ask_four_c(row, at), ask_four_c(SHARED + row, at), ask_input(quad_c(at, 0u), quad_c(at, 1u)));
+}
+fn take_shared(asked: AskedShared, b: u32) {
+  let at = min(b, SHARED_BLOCKS - 1u);
+  let there = SHARED_EVEN | (b < SHARED_BLOCKS);
+  count(asked.input, there);
+  let h = times(asked.input, there);
+  gate += asked_four_c(asked.gate, at, h[0], h[1]);
+  up += asked_four_c(asked.up, at, h[0], h[1]);
+}
+
 @compute @workgroup_size(SUM_LANES)
 fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let slot = min(group.x / GROUPS, TOP);
   let row = 4u * (group.x - slot * GROUPS);
-  var gate = vec4f();
-  var up = vec4f();
-  var squares = 0.0;
   if (slot < TOP) {
     let expert = choose(slot, group.x == 0u, lane) - FIRST; // wraps around for an expert before this part
     if (expert >= COUNT) {
       return;
     }
     let at = expert * WIDTH + row;
-    for (var b = lane.index; b < COLS / BLOCK; b += SUM_LANES) {
-      let x0 = x[quad(b, 0u)];
-      let x1 = x[quad(b, 1u)];
-      squares += dot(x0, x0) + dot(x1, x1);
-      gate += four(at, b, normed(quad(b, 0u)), normed(quad(b, 1u)));
-      up += four_b(at, b, normed(quad_b(b, 0u)), normed(quad_b(b, 1u)));
+    for (var b = lane.index; b < BLOCKS; b += AHEAD * SUM_LANES) {
+      let b0 = ask(at, b);
+      var b1 = Asked();
+      if (AHEAD > 1u) {
+        b1 = ask(at, b + SUM_LANES);
+      }
+      take(b0, b);
+      if (AHEAD > 1u) {
+        take(b1, b + SUM_LANES);
+      }
     }
   } else {
-    for (var b = lane.index; b < COLS / BLOCK_c; b += SUM_LANES) {
-      let x0 = x[quad_c(b, 0u)];
-      let x1 = x[quad_c(b, 1u)];
-      squares += dot(x0, x0) + dot(x1, x1);
-      gate += four_c(row, b, normed(quad_c(b, 0u)), normed(quad_c(b, 1u)));
-      up += four_c(SHARED + row, b, normed(quad_c(b, 0u)), normed(quad_c(b, 1u)));
+    for (var b = lane.index; b < SHARED_BLOCKS; b += SHARED_AHEAD * SUM_LANES) {
+      let b0 = ask_shared(row, b);
+      var b1 = AskedShared();
+      if (SHARED_AHEAD > 1u) {
+        b1 = ask_shared(row, b + SUM_LANES);
+      }
+      take_shared(b0, b);
+      if (SHARED_AHEAD > 1u) {
+        take_shared(b1, b + SUM_LANES);
+      }
     }
   }
-  let scale = inverseSqrt(workgroup_sum(vec4f(squares), lane).x / f32(COLS) + EPS);
+  let scale = inverseSqrt(workgroup_sum_one(squares, lane) / f32(COLS) + EPS);
   let gates = scale * workgroup_sum(gate, lane);
   let ups = scale * workgroup_sum(up, lane);
   if (lane.index < 4u) {

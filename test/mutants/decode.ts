@@ -72,8 +72,9 @@ const told = (why: string, find: string, replace: string) =>
   libraryMutant(kdaWatched, why, find, replace, (library) =>
     checkKdaToken(kdaToken, { ...gently, watched: { library, changes } }),
   );
-const opened = (why: string, find: string, replace: string) =>
-  mutant(expertSwiglu, why, find, replace, (k) => checkExpertSwiglu(k, open));
+const deepOpen = { ...open, cols: 640 };
+const opened = (why: string, find: string, replace: string, c = open) =>
+  mutant(expertSwiglu, why, find, replace, (k) => checkExpertSwiglu(k, c));
 const routed = (why: string, find: string, replace: string, grain = 0) =>
   libraryMutant(routerOwn, why, find, replace, (library) =>
     checkExpertSwiglu(expertSwiglu, {
@@ -81,8 +82,10 @@ const routed = (why: string, find: string, replace: string, grain = 0) =>
       router: { library, scale: 2.5, norm: true, grain },
     }),
   );
-const closed = (why: string, find: string, replace: string) =>
-  mutant(expertDown, why, find, replace, (k) => checkExpertDown(k, down));
+// 80 blocks of 64 lanes, as above.
+const deepDown = { ...down, cols: 160 };
+const closed = (why: string, find: string, replace: string, c = down) =>
+  mutant(expertDown, why, find, replace, (k) => checkExpertDown(k, c));
 
 export const decodeMutants: Mutant[] = [
   projected(
@@ -212,12 +215,24 @@ export const decodeMutants: Mutant[] = [
     'silu(ups[lane.index]) * gates[lane.index]',
   ),
   opened('eps outside the root', '/ f32(COLS) + EPS)', '/ f32(COLS)) * (1.0 - EPS)'),
-  opened('the norm’s weight left out for one matrix', 'normed(quad_b(b, 0u))', 'x[quad_b(b, 0u)]'),
+  opened(
+    'the norm’s weight left out for one matrix',
+    '= times(asked.up_input, there)',
+    '= asked.up_input.x',
+  ),
   opened('the best expert for every slot', 'choose(slot, ', 'choose(0u, '),
   opened('the shared gate for its up', 'four_c(SHARED + row', 'four_c(row'),
   opened('the shared expert over a slot', 'act[slot * WIDTH', 'act[slot % TOP * WIDTH'),
   opened('a part of the experts read as all', ' - FIRST;', ';'),
   opened('experts of other parts taken for these', 'expert >= COUNT', 'false'),
+  opened('blocks past the last counted', 'EVEN | (b < BLOCKS)', 'true', deepOpen),
+  opened('one of the blocks asked for twice', 'take(b1, b', 'take(b0, b', deepOpen),
+  opened(
+    'the shared expert’s past the last counted',
+    'SHARED_EVEN | (b < SHARED_BLOCKS)',
+    'true',
+    deepOpen,
+  ),
 
   routed('biased weights', 'SCALE * scores', 'SCALE * biased'),
   routed('chosen without the bias', 'biased[other] > biased[e]', 'scores[other] > scores[e]'),
@@ -229,7 +244,7 @@ export const decodeMutants: Mutant[] = [
   routed('the norm’s weight left out', 'let h = normed(i);', 'let h = x[i];'),
   routed('the best expert for every slot', '&ranked[slot]', '&ranked[0]'),
 
-  closed('experts unweighted', 'weight * act[first + quad(b, 0u)]', 'act[first + quad(b, 0u)]'),
+  closed('experts unweighted', 'weight * asked.act[0]', 'asked.act[0]'),
   closed('the best expert’s weight for all', 'chosen[64u + slot]', 'chosen[64u]'),
   closed('the best expert’s input for all', 'let first = slot * (COLS / 4u);', 'let first = 0u;'),
   closed('a part of the experts read as all', ' - FIRST;', ';'),
@@ -240,5 +255,8 @@ export const decodeMutants: Mutant[] = [
     'let first = TOP * (COLS / 4u);',
     'let first = 0u;',
   ),
-  closed('x overwritten', '+= total[', '= total['),
+  closed('x overwritten', 'before + total[', 'total['),
+  closed('blocks past the last counted', 'EVEN | (n < BLOCKS)', 'true', deepDown),
+  closed('one of the blocks asked for twice', 'product(b1, n', 'product(b0, n', deepDown),
+  closed('the shared expert’s past the last counted', '|| b < SHARED_BLOCKS', '|| true'),
 ];
