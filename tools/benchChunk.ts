@@ -8,7 +8,8 @@
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { FULL, Gpu, SUBGROUP_MATRIX, WITH_MATRICES } from '../workers/gpu.ts';
+import { FULL, Gpu, WITH_MATRICES } from '../workers/gpu.ts';
+import { SUBGROUP_MATRIX } from '../workers/subgroupMatrix.ts';
 import { shareOfFla, type Spread, timeChunks } from './chunkTimes.ts';
 import { nodeGpu } from './nodeGpu.ts';
 

@@ -3,7 +3,8 @@
  * reason under `notes`. What this process cannot measure comes from files that other commands write on the same machine.
  */
 import { readFileSync } from 'node:fs';
-import { FULL, Gpu, SUBGROUP_MATRIX, WITH_MATRICES } from '../workers/gpu.ts';
+import { FULL, Gpu, WITH_MATRICES } from '../workers/gpu.ts';
+import { SUBGROUP_MATRIX } from '../workers/subgroupMatrix.ts';
 import type { BenchResult } from '../workers/protocol.ts';
 import type { ChromiumFigures } from './benchChromium.ts';
 import { shareOfFla, timeChunks } from './chunkTimes.ts';

@@ -10,7 +10,8 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Engine } from '../workers/engine.ts';
-import { FULL, Gpu, type GpuOptions, SUBGROUP_MATRIX, WITH_MATRICES } from '../workers/gpu.ts';
+import { FULL, Gpu, type GpuOptions, WITH_MATRICES } from '../workers/gpu.ts';
+import { SUBGROUP_MATRIX } from '../workers/subgroupMatrix.ts';
 import { modelSources } from './nodeEngine.ts';
 import { nodeGpu } from './nodeGpu.ts';
 

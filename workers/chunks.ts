@@ -1,5 +1,6 @@
 /** The chunk form of Kimi Delta Attention: the calls that take a piece of tokens through the memory of a layer. */
-import { type Gpu, SUBGROUP_MATRIX, type Tensor } from './gpu.ts';
+import type { Gpu, Tensor } from './gpu.ts';
+import { SUBGROUP_MATRIX } from './subgroupMatrix.ts';
 import * as K from './kernels.ts';
 import type { Plan } from './plan.ts';
 

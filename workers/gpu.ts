@@ -5,6 +5,7 @@
 import { type BindLine, bindLines, inOneGroup, type Kernel, type Library, link } from './link.ts';
 import { measured } from './measured.ts';
 import { PalimpsestError, type DeviceReport } from './protocol.ts';
+import { hasOurMatrices, SUBGROUP_MATRIX } from './subgroupMatrix.ts';
 
 // ------------------------------------------------------------------------------------- tensors and calls
 
@@ -83,11 +84,10 @@ const LOSS_NEWS_MS = 250;
 /** Staging buffers kept for readbacks, all of one size, so that what is kept does not grow: one token's logits fit. */
 const READBACKS = 4;
 const READBACK_BYTES = 256 * 1024;
+/** And one of at most so many bytes, for what is read at intervals: making such a buffer takes as long as some tokens do. */
+const LARGE_READBACK_BYTES = 16 * 1024 * 1024;
 /** Bytes handed over at a time: Chromium's GPU process holds each writing whole beside the buffer it goes to. */
 const WRITE_BYTES = 1024 * 1024;
-
-/** Products of 16 x 16 f16 matrices with f32 sums, by subgroups of 32; an experiment of Chromium's, behind a flag there. */
-export const SUBGROUP_MATRIX = 'chromium-experimental-subgroup-matrix' as GPUFeatureName;
 
 /** Optional features that kernels have variants for. */
 const WANTED: GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'];
@@ -130,6 +130,7 @@ export class Gpu {
   readonly #texts = new Map<string, number>();
   readonly #compiling = new Set<Promise<void>>();
   readonly #readbacks: GPUBuffer[] = [];
+  #largeReadback: GPUBuffer | null = null;
   #gone: string | null = null;
   /** Guards under way; allocations outside of them that are not answered yet; the first that was refused. */
   #guards = 0;
@@ -540,14 +541,17 @@ export class Gpu {
   }
 
   #keepReadback(staging: GPUBuffer): void {
-    if (this.#readbacks.length < READBACKS && staging.size === READBACK_BYTES)
+    if (staging.size === READBACK_BYTES && this.#readbacks.length < READBACKS) {
       this.#readbacks.push(staging);
-    else staging.destroy();
+    } else if (this.#isLarger(staging)) {
+      this.#largeReadback?.destroy();
+      this.#largeReadback = staging;
+    } else staging.destroy();
   }
 
   /** A staging buffer that is large enough, a kept one if there is one: readbacks of tokens in flight allocate nothing. */
   #takeReadback(bytes: number): { staging: GPUBuffer; refused: Promise<GPUError | null> } {
-    const kept = bytes <= READBACK_BYTES ? this.#readbacks.pop() : undefined;
+    const kept = bytes <= READBACK_BYTES ? this.#readbacks.pop() : this.#takeLarge(bytes);
     if (kept) return { staging: kept, refused: Promise.resolve(null) };
     this.#device.pushErrorScope('out-of-memory');
     const staging = this.#device.createBuffer({
@@ -557,6 +561,17 @@ export class Gpu {
     });
     const refused = this.#device.popErrorScope().catch(() => null); // a loss is told by what comes next
     return { staging, refused };
+  }
+
+  #isLarger({ size }: GPUBuffer): boolean {
+    return size > (this.#largeReadback?.size ?? READBACK_BYTES) && size <= LARGE_READBACK_BYTES;
+  }
+
+  #takeLarge(bytes: number): GPUBuffer | undefined {
+    const kept = this.#largeReadback;
+    if (!kept || kept.size < bytes) return undefined;
+    this.#largeReadback = null;
+    return kept;
   }
 
   /**
@@ -638,30 +653,10 @@ export class Gpu {
     for (const tensor of [...this.#tensors]) this.release(tensor);
     for (const staging of this.#readbacks) staging.destroy();
     this.#readbacks.length = 0;
+    this.#largeReadback?.destroy();
     this.#programs.clear();
     this.#device.destroy();
   }
-}
-
-/** Whether the matrices are of the shape that our kernels use, in subgroups of the size that they count on. */
-function hasOurMatrices({ info, features }: GPUAdapter): boolean {
-  const { subgroupMatrixConfigs = [] } = info as GPUAdapterInfo & {
-    subgroupMatrixConfigs?: Iterable<MatrixConfig>;
-  };
-  const fits = [...subgroupMatrixConfigs].some(
-    ({ componentType, resultComponentType, M, N, K }) =>
-      componentType === 'f16' && resultComponentType === 'f32' && M === 16 && N === 16 && K === 16,
-  );
-  const { subgroupMinSize, subgroupMaxSize } = info;
-  return fits && features.has('shader-f16') && subgroupMinSize === 32 && subgroupMaxSize === 32;
-}
-
-interface MatrixConfig {
-  componentType: string;
-  resultComponentType: string;
-  M: number;
-  N: number;
-  K: number;
 }
 
 function recordCalls(

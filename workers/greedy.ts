@@ -33,7 +33,7 @@ export async function* greedy(by: Stepper, last: number, count: number): AsyncGe
     for (;;) {
       while (steps < count && (blind() === 0 || (blind() === 1 && mayStepBlind()))) {
         const at = state.position;
-        if (steps > 0 && blind() === 0) await memory.rest({ keeps: true });
+        if (steps > 0 && blind() === 0) await memory.rest({ keeps: false });
         if (steps > 0) await by.reserve(at + 1);
         await memory.before(at, at + 1);
         const best = model.decodeBest(state.position++);
@@ -41,6 +41,7 @@ export async function* greedy(by: Stepper, last: number, count: number): AsyncGe
         under.push(best);
         memory.took(1, state.position, 'step');
         if (steps++ === 0) history.push(last);
+        memory.keep.rest(); // of a step that is taken back the reading is dropped
       }
       const picked = await under.shift()!;
       if (under.length > 0) history.push(picked.id);

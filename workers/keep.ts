@@ -55,14 +55,9 @@ export class Keep {
     return { ...state, rowWords, blocks: upTo(this.#blocks, state.position) };
   }
 
-  /** Whether it is time to read the state back. */
-  get due(): boolean {
-    return this.#state.position - this.#last >= KEEP_TOKENS && this.#mayTake();
-  }
-
   /** Between two calls: read the state back if it is time. */
   rest(): void {
-    if (this.due) this.take();
+    if (this.#state.position - this.#last >= KEEP_TOKENS) this.take();
   }
 
   /** Read the state back now, unless a reading is under way. */

@@ -125,9 +125,9 @@ export class Memory {
     await this.#recording?.keep();
   }
 
-  /** Whether something is to be kept at the next rest, where the history must be up to date. */
+  /** Whether a snapshot is to be kept at the next rest, where the history must be up to date. */
   get due(): boolean {
-    return this.keep.due || (this.#recording?.due ?? false);
+    return this.#recording?.due ?? false;
   }
 
   /** The present branch goes back to its first `position` tokens. */
