@@ -104,12 +104,17 @@ export class Memory {
   #recalls = new Map<string, RecallFrame>();
   #recallsHeld = 0;
   #recallsSeen = $state.raw(0);
+  /** What asks about tokens, and how often some of these were forgotten: then it asks anew, of those in their place. */
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nothing on screen reads it
+  readonly #asking = new Set<Pick<Asked<never>, 'forget'>>();
+  #forgets = $state.raw(0);
   /** The text of each token id that was seen. */
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nothing on screen reads it
   #pieces = new Map<number, string>();
   /** The records of each branch as they were when it was left. */
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- likewise
   #left = new Map<number, readonly TokenRecord[]>();
+  /** Frames of the present recording that are not shown yet; those of one that was ended come in vain. */
   #arrived: Frame[] = [];
   #frame = 0;
   #timer = 0;
@@ -146,33 +151,41 @@ export class Memory {
     this.#ask = askRecording(recording);
   }
 
-  /** Nothing is looked at any more. */
+  /** Nothing is looked at any more. The engine's recording ends: another one tells all from the start. */
   detach(): void {
     this.pause();
-    cancelAnimationFrame(this.#frame);
-    this.#frame = 0;
+    if (this.watching) this.#api?.watch(null, () => {}).catch(() => {});
     this.#api = this.#ask = null;
-    this.#arrived = [];
-    this.#forgetRecalls();
+    this.#drop();
     this.#pieces.clear();
     this.#left.clear();
     this.recording = this.model = null;
-    this.records = this.branches = this.planned = [];
+    this.branches = this.planned = [];
     this.lists = { kda: [], mla: [], moe: [] };
-    this.token = this.hovered = this.thumbnails = null;
+    this.token = this.hovered = null;
     this.head = 'median';
     this.branch = 0;
     this.live = false;
     this.refusal = '';
+  }
+
+  /** All that a recording told, and what of it is still on its way. */
+  #drop(): void {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    this.#arrived = [];
+    this.records = [];
     this.recordedBytes = 0;
+    this.#forget(0);
   }
 
   async #watch(): Promise<void> {
     const api = this.#api;
     if (!api) return;
     const watch = { layer: this.kdaLayer, head: this.head, budgetBytes };
+    const arrived = this.#arrived;
     await api.watch(this.watching ? watch : null, (frame) => {
-      if (api === this.#api) this.#take(frame);
+      if (arrived === this.#arrived) this.#take(frame);
     });
   }
 
@@ -186,8 +199,7 @@ export class Memory {
 
   #show(): void {
     this.#frame = 0;
-    const arrived = this.#arrived;
-    this.#arrived = [];
+    const arrived = this.#arrived.splice(0);
     let records: TokenRecord[] | null = null;
     for (const frame of arrived) {
       switch (frame.kind) {
@@ -202,7 +214,7 @@ export class Memory {
           break;
         case 'forgotten':
           records = (records ?? [...this.records]).slice(0, frame.from);
-          this.#forgetRecalls(frame.from);
+          this.#forget(frame.from);
           if (frame.from === 0) void this.#recount();
           break;
         case 'recall':
@@ -226,7 +238,7 @@ export class Memory {
   setWatching(watching: boolean): void {
     this.watching = watching;
     remember('watching', watching);
-    if (!watching) this.records = [];
+    if (!watching) this.#drop();
     void this.#watch().catch(() => {});
   }
 
@@ -319,6 +331,11 @@ export class Memory {
   ask<K extends Inquiry['kind']>(inquiry: () => Extract<Inquiry, { kind: K }> | null): Asked<K> {
     const asked = new Asked<K>();
     $effect(() => {
+      this.#asking.add(asked);
+      return () => this.#asking.delete(asked);
+    });
+    $effect(() => {
+      void this.#forgets;
       const ask = this.#ask;
       const wanted = inquiry();
       if (ask && wanted) asked.want(ask, wanted);
@@ -442,7 +459,11 @@ export class Memory {
     this.#recallsSeen += 1;
   }
 
-  #forgetRecalls(from = 0): void {
+  /** What is known of tokens from `from` on holds no longer. */
+  #forget(from: number): void {
+    if ((this.thumbnails?.position ?? -1) >= from) this.thumbnails = null;
+    for (const asked of this.#asking) asked.forget(from);
+    this.#forgets += 1;
     for (const [key, frame] of this.#recalls) {
       if (frame.position < from) continue;
       this.#recalls.delete(key);
@@ -531,7 +552,7 @@ export class Memory {
   async #reread(api: MemoryApi, branch: number): Promise<void> {
     this.branch = branch;
     this.token = null;
-    this.#forgetRecalls();
+    this.#forget(0);
     this.branches = await api.branches();
     await this.#watch();
   }
@@ -545,6 +566,8 @@ export class Asked<K extends Inquiry['kind']> {
   /** Why the question of the moment has no answer. */
   refusal = $state.raw('');
   #wanted: Extract<Inquiry, { kind: K }> | null = null;
+  /** The one under way, unless its tokens were forgotten meanwhile. */
+  #put: Extract<Inquiry, { kind: K }> | null = null;
   #asking = false;
 
   want(ask: MemoryApi['inspect'], inquiry: Extract<Inquiry, { kind: K }>): void {
@@ -553,19 +576,31 @@ export class Asked<K extends Inquiry['kind']> {
     if (!this.#asking) void this.#go(ask);
   }
 
+  /** Answers about tokens from `from` on are none any more. */
+  forget(from: number): void {
+    const isOf = (inquiry: Inquiry | null) => inquiry !== null && lastToken(inquiry) >= from;
+    if (isOf(this.#wanted)) this.#wanted = null;
+    if (isOf(this.#put)) this.#put = null;
+    if (isOf(this.inquiry)) this.answer = this.inquiry = null;
+  }
+
   async #go(ask: MemoryApi['inspect']): Promise<void> {
     this.#asking = true;
     for (let put = this.#wanted; put; put = this.#wanted === put ? null : this.#wanted) {
+      this.#put = put;
       try {
         const answer = await ask(put);
+        if (this.#put !== put) continue;
         this.answer = answer;
         this.inquiry = put;
         this.refusal = '';
       } catch (thrown) {
+        if (this.#put !== put) continue;
         this.answer = this.inquiry = null;
         this.refusal = toFailure(thrown).message;
       }
     }
+    this.#put = null;
     this.#asking = false;
   }
 }
@@ -576,5 +611,9 @@ export interface Side {
   texts: string[];
   records: readonly TokenRecord[];
 }
+
+/** The last token that an answer speaks of. */
+const lastToken = (inquiry: Inquiry) =>
+  inquiry.kind === 'gates' ? inquiry.to - 1 : inquiry.position;
 
 const recallKey = (layer: number, head: Head, position: number) => `${layer} ${head} ${position}`;

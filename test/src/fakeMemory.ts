@@ -21,6 +21,14 @@ import {
 /** What the fake says a token's recall is, so many tokens later. */
 export const fakeRecall = (age: number): number => 1 / (1 + age / 8);
 
+/** The recall of all of them after the last. Of a word that begins with "faint" little is kept. */
+function recallOf(records: readonly TokenRecord[]): Float32Array {
+  return Float32Array.from(
+    records,
+    ({ text }, i) => fakeRecall(records.length - 1 - i) * (text.startsWith('faint') ? 0.2 : 1),
+  );
+}
+
 export function fakeLists(model: ModelReport): LayerLists {
   const lists: LayerLists = { kda: [], mla: [], moe: [] };
   model.layers.forEach(({ kind, ffn }, layer) => {
@@ -100,9 +108,7 @@ export function fakeAnswer(
     case 'thumbnails':
       return { cells: wave(fakeLists(model).kda.length * heads * 64).map(Math.abs) };
     case 'recall': {
-      const recall = Float32Array.from({ length: position + 1 }, (_, i) =>
-        fakeRecall(position - i),
-      );
+      const recall = recallOf(records.slice(0, position + 1));
       const overwrittenBy = new Int32Array(position + 1).fill(-1);
       const loss = new Float32Array(position + 1);
       if (position >= 2) {
@@ -143,7 +149,7 @@ export function fakeMemory(model: ModelReport, stopOf: (ids: number[], text: str
     records.push(record);
     if (!watch) return;
     send({ kind: 'tokens', records: [record] });
-    const recall = Float32Array.from(records, (_, i) => fakeRecall(records.length - 1 - i));
+    const recall = recallOf(records);
     const { layer, head } = watch;
     send({ kind: 'recall', frame: { layer, head, position: record.position, recall } });
   }
@@ -164,9 +170,11 @@ export function fakeMemory(model: ModelReport, stopOf: (ids: number[], text: str
     api: {
       layers: async () => fakeLists(model),
       async watch(wanted: Watch | null, onFrame: (frame: Frame) => void) {
+        const begins = watch === null;
         watch = wanted;
         send = onFrame;
-        if (watch && records.length > 0) send({ kind: 'tokens', records });
+        // One that goes on with another layer or head tells nothing twice.
+        if (watch && begins && records.length > 0) send({ kind: 'tokens', records });
       },
       inspect: async (inquiry: Inquiry) => fakeAnswer(model, records, inquiry),
       async branches() {

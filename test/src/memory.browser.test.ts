@@ -25,6 +25,7 @@ function open(startClient: ComponentProps<typeof App>['startClient'] = startFake
 
 beforeEach(async () => {
   localStorage.clear();
+  ScriptedClient.account = null;
   history.replaceState(null, '', location.pathname + location.search);
   await page.viewport(1280, 900);
 });
@@ -80,6 +81,22 @@ describe('the palimpsest', () => {
     expect(location.hash).toContain('token=3');
     await page.getByRole('button', { name: 'now' }).click();
     await expect.element(time).toHaveAttribute('aria-valuenow', '5');
+  });
+
+  test('what was said of one text is never shown of another, be it as long', async () => {
+    open();
+    await ask();
+    await expect.poll(() => inkAt(0)).toBeCloseTo(fakeInk(0, 5), 2);
+    const ended = page.getByRole('button', { name: 'New conversation' });
+    await ended.click();
+    await expect.poll(() => document.querySelector('.selection')).toBeNull();
+    await message.fill('faint two');
+    await userEvent.keyboard('{Enter}');
+    await expect.element(answers.last()).toHaveTextContent('You said: faint two');
+    await expect.element(ended).toBeVisible();
+    await expect.element(time).toHaveAttribute('aria-valuemax', '5');
+    await expect.poll(() => inkAt(0)).toBeLessThan(0.1);
+    expect(inkAt(2)).toBeGreaterThan(0.5);
   });
 
   test('a line leads from the token that overwrote to what it overwrote, and the sentence tells it', async () => {
@@ -258,6 +275,35 @@ test('a conversation that begins anew has none of the branches of the last one',
   await expect.poll(() => branches.elements().length).toBe(0);
 });
 
+test('what is told late of a recording that was ended is not shown', async () => {
+  const client = new ScriptedClient();
+  const tells: ((...positions: number[]) => void)[] = [];
+  client.memory.watch = (watch, onFrame) => {
+    const told = (position: number) => fakeRecord(loaded.model, position, `word${position} `);
+    if (watch)
+      tells.push((...positions) => onFrame({ kind: 'tokens', records: positions.map(told) }));
+    return Promise.resolve();
+  };
+  open(() => client);
+  await message.fill('one');
+  await userEvent.keyboard('{Enter}');
+  client.loads[0]!.resolve(loaded);
+  await expect.poll(() => tells).toHaveLength(1);
+  tells[0]!(0, 1, 2);
+  await expect.element(time).toHaveAttribute('aria-valuemax', '2');
+  const watching = page.getByRole('checkbox', { name: 'watch while it writes' });
+  tells[0]!(3);
+  await watching.click();
+  tells[0]!(4);
+  await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+  expect(document.querySelector('.selection')).toBeNull();
+  await watching.click();
+  await expect.poll(() => tells).toHaveLength(2);
+  tells[0]!(5);
+  tells[1]!(0, 1, 2, 3);
+  await expect.element(time).toHaveAttribute('aria-valuemax', '3');
+});
+
 describe('a first visit', () => {
   const { model } = loaded;
   const texts = ['<s>', 'Mira', ' is', ' here', 'Yes', '.'];
@@ -299,6 +345,16 @@ describe('a first visit', () => {
     await expect.element(page.getByText(/^context/).first()).toBeVisible();
     await expect.element(time).toHaveAttribute('aria-valuenow', '5');
     await expect.poll(() => inkAt(1)).toBeCloseTo(fakeInk(1, 5), 2);
+  });
+
+  test('a text that was left for a recording has all its ink when it is looked at again', async () => {
+    open();
+    await ask();
+    await page.getByRole('button', { name: 'Play the first-visit recording' }).click();
+    await expect.element(page.getByText('of a recording')).toBeVisible();
+    await page.getByRole('button', { name: 'Back to your own text' }).first().click();
+    await expect.element(answers.last()).toHaveTextContent('You said: one two');
+    await expect.poll(() => document.querySelectorAll('[data-token]').length).toBe(6);
   });
 
   test('hints come one at a time, and not again once they are enough', async () => {
