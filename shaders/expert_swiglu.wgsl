@@ -6,7 +6,7 @@
 // Shapes  x [COLS]   constants [w [COLS] | ..]   act [TOP, WIDTH | SHARED]   C [2 SHARED, COLS]
 //         G, U [COUNT WIDTH, COLS]: experts FIRST .. FIRST + COUNT - 1   G, U, C in any format each
 // Grid    (TOP WIDTH / 4 + SHARED / 4): one workgroup makes four numbers; a slot whose expert is in another part is left alone
-// Links   matrix_* for G, others as b for U and as c for C, activation, router_{own,given}, sum_{tree,subgroup}
+// Links   matrix_* for G, others as b for U and as c for C, activation, router_{own,logits,given}, sum_{tree,subgroup}
 // Oracle  test/reference/moe.ts swiglu
 // Of several parts, the one with FIRST = 0 takes the shared expert, too. WIDTH and SHARED are multiples of 4.
 // A lane asks for several blocks of both matrices before it multiplies: two, so that all workgroups of a large model have
@@ -17,7 +17,7 @@ const FIRST = 0u;
 const COUNT = 256u;
 const TOP = 8u;
 const EPS = 0.00001;
-const GROUPS = WIDTH / 4u; // of a slot
+const PER_SLOT = WIDTH / 4u; // workgroups of a slot
 const BLOCKS = COLS / BLOCK;
 const AHEAD = min(min(AT_ONCE, AT_ONCE_b), min(2u, (BLOCKS + SUM_LANES - 1u) / SUM_LANES));
 const EVEN = BLOCKS % (AHEAD * SUM_LANES) == 0u;
@@ -47,7 +47,7 @@ fn times(asked: Input, there: bool) -> mat2x4f {
   let none = vec4f();
   return mat2x4f(select(none, asked.x[0] * asked.w[0], there), select(none, asked.x[1] * asked.w[1], there));
 }
-fn count(asked: Input, there: bool) {
+fn add_squares(asked: Input, there: bool) {
   squares += select(0.0, dot(asked.x[0], asked.x[0]) + dot(asked.x[1], asked.x[1]), there);
 }
 
@@ -66,7 +66,7 @@ fn ask(row: u32, b: u32) -> Asked {
 fn take(asked: Asked, b: u32) {
   let at = min(b, BLOCKS - 1u);
   let there = EVEN | (b < BLOCKS);
-  count(asked.gate_input, there);
+  add_squares(asked.gate_input, there);
   let gate_x = times(asked.gate_input, there);
   let up_x = times(asked.up_input, there);
   gate += asked_four(asked.gate, at, gate_x[0], gate_x[1]);
@@ -85,7 +85,7 @@ fn ask_shared(row: u32, b: u32) -> AskedShared {
 fn take_shared(asked: AskedShared, b: u32) {
   let at = min(b, SHARED_BLOCKS - 1u);
   let there = SHARED_EVEN | (b < SHARED_BLOCKS);
-  count(asked.input, there);
+  add_squares(asked.input, there);
   let h = times(asked.input, there);
   gate += asked_four_c(asked.gate, at, h[0], h[1]);
   up += asked_four_c(asked.up, at, h[0], h[1]);
@@ -93,8 +93,8 @@ fn take_shared(asked: AskedShared, b: u32) {
 
 @compute @workgroup_size(SUM_LANES)
 fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
-  let slot = min(group.x / GROUPS, TOP);
-  let row = 4u * (group.x - slot * GROUPS);
+  let slot = min(group.x / PER_SLOT, TOP);
+  let row = 4u * (group.x - slot * PER_SLOT);
   if (slot < TOP) {
     let expert = choose(slot, group.x == 0u, lane) - FIRST; // wraps around for an expert before this part
     if (expert >= COUNT) {

@@ -204,19 +204,14 @@ function dense(p: Plan, c: ModelConfig, w: DenseWeights, s: Scratch): void {
 /** `row` is the layer's of `scratch.chosen`. */
 function moe(p: Plan, gpu: Gpu, c: ModelConfig, w: MoeWeights, s: Scratch, row: Tensor): Tensor {
   const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, normalised, width: WIDTH } = c.moe;
-  const NORM = normalised ? 1 : 0;
-  const ids = gpu.part(row, 'ids', 0, [TOP]);
-  const weights = gpu.part(row, 'weights', K.CHOSEN.weights, [TOP]);
   const own = EXPERTS <= K.FEW_EXPERTS;
-  if (!own) {
-    logits(p, c, w, s.x, s.scores);
-    const routing = { logits: s.scores, bias: w.bias, ids, weights };
-    p.run(K.route, { EXPERTS, TOP, SCALE, NORM }, routing, [K.activation]);
-  }
-  const router = own ? K.routerOwn : K.routerGiven;
-  const routerConsts: Record<string, number> = own ? { EXPERTS, SCALE, NORM } : {};
+  const scores = gpu.part(row, 'logits', K.CHOSEN.logits, [EXPERTS]);
+  if (!own) logits(p, c, w, s.x, scores);
+  const chooser = own ? K.routerOwn : K.routerLogits;
+  const chooserConsts = { EXPERTS, SCALE, NORM: normalised ? 1 : 0 };
   const [inputs] = w.sharedInputs as [Matrix];
   w.experts.gate.parts.forEach((part, i) => {
+    const chooses = i === 0; // and tells the other parts
     const consts = {
       WIDTH,
       SHARED: inputs.rows / 2,
@@ -235,8 +230,11 @@ function moe(p: Plan, gpu: Gpu, c: ModelConfig, w: MoeWeights, s: Scratch, row: 
         { matrix: w.experts.up, part: w.experts.up.parts[i]! },
         { matrix: inputs, part: inputs.parts[0]! },
       ],
-      [K.activation, p.sum, router],
-      { ...(own ? p.lanes(c.width / 8) : p.rowLanes(TOP * WIDTH, c.width)), ...routerConsts },
+      [K.activation, p.sum, chooses ? chooser : K.routerGiven],
+      {
+        ...(own ? p.lanes(c.width / 8) : p.rowLanes(TOP * WIDTH, c.width)),
+        ...(chooses ? chooserConsts : {}),
+      },
     );
   });
   w.experts.down.parts.forEach((part, i) => {
@@ -259,7 +257,7 @@ function moe(p: Plan, gpu: Gpu, c: ModelConfig, w: MoeWeights, s: Scratch, row: 
       p.rowLanes(c.width, TOP * WIDTH),
     );
   });
-  return own ? gpu.part(row, 'logits', K.CHOSEN.logits, [EXPERTS]) : s.scores;
+  return scores;
 }
 
 /** What the router says of a token: few rows, so that a workgroup makes four and no more, by as many lanes as have work. */

@@ -38,6 +38,7 @@ import outerSource from '../shaders/lib/outer.wgsl?raw';
 import residualSource from '../shaders/lib/residual.wgsl?raw';
 import routerEarlySource from '../shaders/lib/router_early.wgsl?raw';
 import routerGivenSource from '../shaders/lib/router_given.wgsl?raw';
+import routerLogitsSource from '../shaders/lib/router_logits.wgsl?raw';
 import routerNoneSource from '../shaders/lib/router_none.wgsl?raw';
 import routerOwnSource from '../shaders/lib/router_own.wgsl?raw';
 import rowsSource from '../shaders/lib/rows.wgsl?raw';
@@ -100,8 +101,9 @@ export const factorF16: Library = { name: 'factor_f16', source: factorF16Source 
 /** Whether kda_token tells what it does and lets its gates be changed. */
 export const kdaUnwatched: Library = { name: 'kda_unwatched', source: kdaUnwatchedSource };
 export const kdaWatched: Library = { name: 'kda_watched', source: kdaWatchedSource };
-/** Who chooses the experts of expert_swiglu: itself, FEW_EXPERTS at most, or a call of route before it. */
+/** How expert_swiglu chooses experts: by itself, FEW_EXPERTS at most; from logits that are there; or they are chosen already. */
 export const routerOwn: Library = { name: 'router_own', source: routerOwnSource };
+export const routerLogits: Library = { name: 'router_logits', source: routerLogitsSource };
 export const routerGiven: Library = { name: 'router_given', source: routerGivenSource };
 export const FEW_EXPERTS = 16;
 /** Who chooses those of moe_layer: FEW_EXPERTS at most, or none, which makes it a dense layer. */
@@ -495,7 +497,7 @@ export const expertMatmul = kernel('expert_matmul', expertMatmulSource, {
   ],
 });
 
-/** TOP is 64 at most. Links matrices of gate, up (`second`) and shared gate | up (`third`), activation, routerOwn or -Given, a sum. */
+/** TOP is 64 at most. Links matrices of gate, up (`second`) and shared gate | up (`third`), activation, routerOwn, -Logits or -Given, a sum. */
 export const expertSwiglu = kernel('expert_swiglu', expertSwigluSource, {
   binds: ['x', 'constants', 'act'],
   consts: ['WIDTH', 'SHARED', 'FIRST', 'COUNT', 'TOP', 'EPS'],

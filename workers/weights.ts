@@ -258,7 +258,7 @@ export interface DenseWeights extends Ffn {
 export interface MoeWeights {
   kind: 'moe';
   norm: Tensor; // [D]
-  /** norm, and where experts are few router | bias after it: what decode takes at once. */
+  /** norm | router, where experts are few | bias: what decode takes at once. */
   constants: Tensor;
   router: Matrix; // [E, D]
   /** shared gate | shared up in runs of one type. */
@@ -400,14 +400,15 @@ function loadDense(load: WeightLoader, b: string): DenseWeights {
 }
 
 function loadMoe(load: WeightLoader, config: ModelConfig, b: string): MoeWeights {
-  const choice = [`${b}ffn_gate_inp.weight`, `${b}exp_probs_b.bias`];
+  const router = config.moe.experts <= FEW_EXPERTS ? [`${b}ffn_gate_inp.weight`] : [];
   const { runs, slices } = load.bundle(`${b}ffn_gate_shexp.weight`, `${b}ffn_up_shexp.weight`);
   return {
     kind: 'moe',
     norm: load.vector(`${b}ffn_norm.weight`),
     constants: load.vector(
       `${b}ffn_norm.weight`,
-      ...(config.moe.experts <= FEW_EXPERTS ? choice : []),
+      ...router,
+      `${b}exp_probs_b.bias`,
     ),
     router: load.matrix(`${b}ffn_gate_inp.weight`),
     sharedInputs: runs,

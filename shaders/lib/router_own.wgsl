@@ -1,5 +1,5 @@
 // router_own: every workgroup of expert_swiglu chooses the experts itself, as route does. For few experts, whose router is
-// sooner multiplied than waited for. Same function as router_given: link one.
+// sooner multiplied than waited for. Same function as router_logits and router_given: link one.
 //
 //   logit[e] = s sum_c R[e, c] w[c] x[c]        s = (mean x^2 + EPS)^-1/2
 //

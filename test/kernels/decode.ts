@@ -9,6 +9,7 @@ import {
   kdaUnwatched,
   residual,
   routerGiven,
+  routerLogits,
   second,
   third,
   step as stepLibrary,
@@ -493,7 +494,7 @@ export interface ExpertSwigluCase extends ChosenCase {
   cols: number;
   eps: number;
   size: number;
-  /** null: ids are given. Otherwise the kernel chooses by itself, as many as there are ids; these do not count. */
+  /** null: ids are given. Otherwise the kernel chooses by itself, as many as there are ids; these do not count. Equal rows every `grain`. */
   router: { library: Library; scale: number; norm: boolean; grain: number } | null;
 }
 
@@ -521,16 +522,19 @@ export async function checkExpertSwiglu(
     router?.grain ? all[i % (cols * router.grain)]! : value,
   );
   const bias = randomValues(5, experts).map((b, _, all) => (router?.grain ? all[0]! : b));
-  const logits = linear(R, normed, experts, cols);
+  const given = router?.library.name === routerLogits.name; // its logits are
+  const product = linear(R, normed, experts, cols);
+  const logits = given ? Float64Array.from(Float32Array.from(product)) : product;
   const routing = route(logits, bias, TOP, router?.scale ?? 1);
   const ids = router ? [...routing.experts] : c.ids;
   const shares = router?.norm
     ? routing.weights
     : Float64Array.from(ids, (e) => (router?.scale ?? 1) * routing.scores[e]!);
-  const constants = Float32Array.from([...w, ...R, ...bias]);
+  const constants = Float32Array.from([...w, ...(given ? [] : R), ...bias]);
   let chosen = router
     ? new Uint32Array(CHOSEN.logits + experts).fill(99)
     : chosenRow(ids, new Float32Array(TOP));
+  if (given) chosen.set(new Uint32Array(Float32Array.from(logits).buffer), CHOSEN.logits);
   let act = new Float32Array(TOP * width + sharedWidth).fill(NaN);
   let worst = 0;
   for (const [i, { FIRST, COUNT, slots }] of partsOf({ ...c, ids }).entries()) {

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { expertSwiglu, routerOwn } from '../../workers/kernels.ts';
+import { expertSwiglu, routerLogits, routerOwn } from '../../workers/kernels.ts';
 import { sums } from '../gpu.ts';
 import { checkExpertSwiglu, PAIRS, type ExpertSwigluCase } from './decode.ts';
 import { TREE_64 } from './layers.ts';
@@ -56,6 +56,37 @@ test('expert_swiglu with a router: any number of few experts, every sum library,
   await expectClose({ ...plain, router: { ...router, norm: false } }, 'weights as they are');
   await expectClose({ ...plain, router: { ...router, grain: 3 } }, 'equals');
   for (const size of [1e-3, 1e2]) await expectClose({ ...plain, router, size }, `size ${size}`);
+});
+
+test('expert_swiglu with logits: any number of experts and lanes, parts', async () => {
+  const router = { library: routerLogits, scale: 2.5, norm: true, grain: 0 };
+  const small = { ...plain, width: 4, sharedWidth: 4, cols: 32, router };
+  const libraries = await sums();
+  for (const [i, [experts, top, lanes, parts]] of (
+    [
+      [1, 1, 32, [0]],
+      [33, 8, 16, [0, 9]],
+      [256, 8, 32, [0, 100]],
+      [256, 8, 4, [0]],
+      [300, 12, 64, [0]],
+      [100, 64, 256, [0]],
+    ] as const
+  ).entries()) {
+    const library = libraries[i % libraries.length]!;
+    const ids = Array<number>(top).fill(0);
+    const c = { ...small, experts, ids, parts: [...parts], sum: { library, lanes } };
+    await expectClose(c, `${top} of ${experts}, ${library.name} ${lanes}`);
+  }
+});
+
+test('expert_swiglu with logits: equals, which go to the lower id, and logits of any size', async () => {
+  const router = { library: routerLogits, scale: 2.5, norm: true, grain: 0 };
+  const many = { ...plain, experts: 256, ids: Array<number>(8).fill(0), width: 4, cols: 32 };
+  for (const grain of [1, 2, 31, 32, 33, 64, 250]) {
+    await expectClose({ ...many, router: { ...router, grain } }, `equal every ${grain}`);
+  }
+  await expectClose({ ...many, router: { ...router, norm: false } }, 'weights as they are');
+  for (const size of [1e-3, 1e2]) await expectClose({ ...many, router, size }, `size ${size}`);
 });
 
 test('expert_swiglu: experts in parts, some without a choice', async () => {

@@ -6,6 +6,7 @@ import {
   kdaToken,
   kdaWatched,
   project,
+  routerLogits,
   routerOwn,
 } from '../../workers/kernels.ts';
 import {
@@ -79,6 +80,18 @@ const routed = (why: string, find: string, replace: string, grain = 0) =>
   libraryMutant(routerOwn, why, find, replace, (library) =>
     checkExpertSwiglu(expertSwiglu, {
       ...open,
+      router: { library, scale: 2.5, norm: true, grain },
+    }),
+  );
+const among: ExpertSwigluCase = {
+  ...{ ...open, experts: 256, ids: [0, 0, 0, 0, 0, 0, 0, 0], parts: [0] },
+  ...{ width: 4, sharedWidth: 4, cols: 32, sum: { ...TREE_64, lanes: 32 } },
+};
+const few = { ...among, experts: 33, ids: Array<number>(33).fill(0) };
+const heard = (why: string, find: string, replace: string, grain = 0, c = among) =>
+  libraryMutant(routerLogits, why, find, replace, (library) =>
+    checkExpertSwiglu(expertSwiglu, {
+      ...c,
       router: { library, scale: 2.5, norm: true, grain },
     }),
   );
@@ -243,6 +256,22 @@ export const decodeMutants: Mutant[] = [
   routed('the input not normalised', '= scale * workgroup_sum(acc', '= workgroup_sum(acc'),
   routed('the norm’s weight left out', 'let h = normed(i);', 'let h = x[i];'),
   routed('the best expert for every slot', '&ranked[slot]', '&ranked[0]'),
+
+  heard('biased weights', 'taken[i] = router_score(ranked[i])', 'taken[i] = biased[ranked[i]]'),
+  heard('chosen without the bias', ' + constants[(COLS + there) / 4u][(COLS + there) % 4u]', ''),
+  heard('the norm’s weights for the bias', '(COLS + there)', '(there)'),
+  heard('the higher id first among equals', 'other < id', 'other > id', 32),
+  heard('the higher of equal leaders first', 'leaders[i] < id', 'leaders[i] > id', 31),
+  heard('the last four of a group forgotten', 'vec4u(16u, 32u, 64u, 128u), last', 'vec4u(), last'),
+  heard('scores of all experts in the sum', 'i < TOP; i++', 'i < TOP - 1u; i++'),
+  heard('the factor left out', 'SCALE * taken', 'taken'),
+  heard(
+    'logits for their sigmoid',
+    'return sigmoid(bitcast<f32>(chosen[128u + e]))',
+    'return bitcast<f32>(chosen[128u + e])',
+  ),
+  heard('experts past the last', 'e < EXPERTS)', 'true)', 0, few),
+  heard('the best expert for every slot', '&ranked[slot]', '&ranked[0]'),
 
   closed('experts unweighted', 'weight * asked.act[0]', 'asked.act[0]'),
   closed('the best expert’s weight for all', 'chosen[64u + slot]', 'chosen[64u]'),
