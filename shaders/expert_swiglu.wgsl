@@ -125,9 +125,10 @@ fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       }
     }
   }
-  let scale = inverseSqrt(workgroup_sum_one(squares, lane) / f32(COLS) + EPS);
-  let gates = scale * workgroup_sum(gate, lane);
-  let ups = scale * workgroup_sum(up, lane);
+  let sums = workgroup_sums(squares, gate, up, lane);
+  let scale = inverseSqrt(sums.one / f32(COLS) + EPS);
+  let gates = scale * sums.first;
+  let ups = scale * sums.second;
   if (lane.index < 4u) {
     act[slot * WIDTH + row + lane.index] = silu(gates[lane.index]) * ups[lane.index];
   }

@@ -172,12 +172,13 @@ fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       }
     }
   }
-  let scale = inverseSqrt(workgroup_sum_one(squares, lane) / f32(COLS) + EPS);
+  let sums = workgroup_sums(squares, sum0, sum1, lane);
+  let scale = inverseSqrt(sums.one / f32(COLS) + EPS);
   let rows = select(B_ROWS, A_ROWS, in_a); // the last group may have fewer
   let y_at = select(B_AT, A_AT, in_a);
-  keep(y_at, row, rows, scale * workgroup_sum(sum0, lane), lane.index);
+  keep(y_at, row, rows, scale * sums.first, lane.index);
   if (EACH > 4u) {
-    keep(y_at, row + 4u, rows, scale * workgroup_sum(sum1, lane), lane.index);
+    keep(y_at, row + 4u, rows, scale * sums.second, lane.index);
   }
   if (EACH > 8u) {
     keep(y_at, row + 8u, rows, scale * workgroup_sum(sum2, lane), lane.index);

@@ -41,3 +41,29 @@ fn workgroup_sum_one(x: f32, lane: Lane) -> f32 {
   workgroupBarrier();
   return total;
 }
+
+// The same of nine values, all on their way at once.
+struct Sums {
+  one: f32,
+  first: vec4f,
+  second: vec4f,
+}
+var<workgroup> partials: array<Sums, (SUM_LANES + 3u) / 4u>;
+fn workgroup_sums(one: f32, first: vec4f, second: vec4f, lane: Lane) -> Sums {
+  let s = Sums(subgroupAdd(one), subgroupAdd(first), subgroupAdd(second));
+  if (lane.rank == 0u) {
+    partials[lane.subgroup] = s;
+  }
+  workgroupBarrier();
+  var total = Sums();
+  for (var i = 0u; i < lane.subgroups; i += 2u) {
+    let a = partials[i];
+    let b = partials[min(i + 1u, lane.subgroups - 1u)];
+    let there = i + 1u < lane.subgroups;
+    total.one += a.one + select(0.0, b.one, there);
+    total.first += a.first + select(vec4f(), b.first, there);
+    total.second += a.second + select(vec4f(), b.second, there);
+  }
+  workgroupBarrier();
+  return total;
+}

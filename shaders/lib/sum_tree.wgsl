@@ -31,3 +31,13 @@ fn workgroup_sum(x: vec4f, lane: Lane) -> vec4f {
 fn workgroup_sum_one(x: f32, lane: Lane) -> f32 {
   return workgroup_sum(vec4f(x), lane).x;
 }
+
+// The same of nine values.
+struct Sums {
+  one: f32,
+  first: vec4f,
+  second: vec4f,
+}
+fn workgroup_sums(one: f32, first: vec4f, second: vec4f, lane: Lane) -> Sums {
+  return Sums(workgroup_sum_one(one, lane), workgroup_sum(first, lane), workgroup_sum(second, lane));
+}

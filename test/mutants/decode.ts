@@ -103,8 +103,8 @@ const closed = (why: string, find: string, replace: string, c = down) =>
 export const decodeMutants: Mutant[] = [
   projected(
     'eps outside the root',
-    'inverseSqrt(workgroup_sum_one(squares, lane) / f32(COLS) + EPS)',
-    '(1.0 / (sqrt(workgroup_sum_one(squares, lane) / f32(COLS)) + EPS))',
+    'inverseSqrt(sums.one / f32(COLS) + EPS)',
+    '(1.0 / (sqrt(sums.one / f32(COLS)) + EPS))',
   ),
   projected('the sum for the mean', '/ f32(COLS)', ''),
   projected('the norm’s weight left out for one matrix', 'b * asked.w[1]', 'b'),
