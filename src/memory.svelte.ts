@@ -174,8 +174,15 @@ export class Memory {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
     this.#arrived = [];
-    this.records = [];
     this.recordedBytes = 0;
+    this.startOver();
+  }
+
+  /** A text begins anew: what is known of the last one is shown no more, though the engine may forget it only later. */
+  startOver(): void {
+    this.#arrived.length = 0;
+    this.records = [];
+    this.token = null;
     this.#forget(0);
   }
 
@@ -206,6 +213,7 @@ export class Memory {
         case 'tokens':
           records ??= [...this.records];
           for (const record of frame.records) {
+            if (record.position > records.length) continue; // what came before it is shown no more
             this.#pieces.set(record.id, record.text);
             for (const { id, text } of record.candidates) this.#pieces.set(id, text);
             records.length = Math.min(records.length, record.position);

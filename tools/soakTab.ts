@@ -9,7 +9,9 @@
  * the same, are read: bytes of the page and all its workers, ArrayBuffers included, after a collection; bytes of the
  * buffers that engines' workers have made on the GPU and not destroyed, counted where they are made; what the GPU's
  * process holds. The first fifth of the tokens is warm-up: code is compiled, and what is kept up to a number fills. Fails if the
- * means of the third and of the last tenth are more than 5 % apart in the heaps or on the GPU, and if anything goes wrong in the page.
+ * means of the third and of the last tenth are more than 5 % apart in the heaps or on the GPU, if anything goes wrong in the page,
+ * and if it shows anything of a conversation that was ended. A reading with more elements on the page than the fewest so far says
+ * which these are; at the end is said what there is more of in the heaps than after the third tenth.
  *
  * On another machine, as a bundle (run.mjs), it needs the packages playwright-core and webgpu, a folder with the built page,
  * whose models need no weights, test/fixtures/tiny-f32.gguf below the working directory, and PALIMPSEST_CHROMIUM.
@@ -23,7 +25,7 @@ import { modelFiles, openSite } from '../test/e2e/site.ts';
 import { tinyChat } from '../test/e2e/tinyChat.ts';
 import type { CompletionRequest, Engine } from '../src/api.ts';
 import { drawing, type Draw } from '../test/draw.ts';
-import { heapsOf, heldBytes } from './heaps.ts';
+import { contentsOf, heapsOf, heldBytes, type Kind } from './heaps.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -45,7 +47,8 @@ interface Sample {
   gpuBytes: number;
   /** Of the GPU's process: resident, as the system counts. Null where it does not say. */
   gpuProcessBytes: number | null;
-  nodes: number;
+  /** On the page: how many of each tag with its classes. */
+  elements: Map<string, number>;
 }
 
 /** Stands before the engine worker's own script. */
@@ -90,6 +93,8 @@ const faults = faultsOf(page);
 let tokens = 0;
 let conversations = 0;
 const samples: Sample[] = [];
+/** What is in the heaps after the third tenth, and at the end. */
+const contents: Map<string, Kind>[] = [];
 const began = performance.now();
 try {
   await page.goto(`${site.origin}/?model=models/tiny/`);
@@ -112,6 +117,9 @@ try {
     }
     samples.push(await sample());
     console.log(line(samples.at(-1)!));
+    const more = moreElements(samples);
+    if (more) console.log(more);
+    if ([3, 10].includes(samples.length / samplesPerTenth)) contents.push(await contentsOf(page));
   }
 } finally {
   await browser.close();
@@ -135,6 +143,7 @@ const told = Object.entries(strays).map(([what, share]) => `${what} ${(100 * sha
 console.log(
   `${tokens} tokens in ${conversations} conversations in one tab, ${seconds} s; from the third tenth to the last: ${told.join(', ')}`,
 );
+for (const grown of grownKinds(contents[0]!, contents[1]!)) console.log(`  ${grown}`);
 for (const fault of faults) console.error(fault);
 const flat = [strays['on the GPU'], strays['in the heaps']].every((x) => Math.abs(x) <= allowed);
 if (!flat || faults.length > 0) process.exitCode = 1;
@@ -256,6 +265,7 @@ async function byHand(draw: Draw): Promise<number> {
       break;
   }
   await button('New conversation').click();
+  await page.getByRole('list', { name: 'Examples' }).waitFor();
   return written;
 }
 
@@ -269,12 +279,13 @@ async function answered(): Promise<number> {
 
 async function sample(): Promise<Sample> {
   const last = { text: 'the end', temperature: 0, seed: 0, max_tokens: 16 };
-  tokens += await page.evaluate(follow, {
-    watched: false,
-    turns: [last],
-    then: 'no more' as const,
-  });
+  const plan: Plan = { watched: false, turns: [last], then: 'no more' };
+  // Those who use the engine take turns: after an ended conversation the page needs two, one to have it forgotten.
+  for (let turns = 0; turns < 3; turns++) tokens += await page.evaluate(follow, plan);
   await new Promise((resolve) => setTimeout(resolve, 500));
+  // Each conversation by hand was ended, and nobody has said anything on the page since.
+  if (await page.locator('[data-token], .selection').count())
+    faults.push(`After ${tokens} tokens the page shows what a conversation had that was ended.`);
   const heaps = await heapsOf(page);
   const session = await browser.newBrowserCDPSession();
   const { processInfo } = await session.send('SystemInfo.getProcessInfo');
@@ -290,8 +301,51 @@ async function sample(): Promise<Sample> {
     heapBytes: heaps.reduce((sum, { usage }) => sum + heldBytes(usage), 0),
     gpuBytes: (await Promise.all(held)).reduce((a, b) => a + b, 0),
     gpuProcessBytes: gpuProcess ? residentBytes(gpuProcess.id) : null,
-    nodes: await page.evaluate(() => document.querySelectorAll('*').length),
+    elements: new Map(await page.evaluate(countElements)),
   };
+}
+
+/** Runs in the page. */
+function countElements(): [string, number][] {
+  const counts = new Map<string, number>();
+  for (const element of document.querySelectorAll('*')) {
+    const classes = [...element.classList].filter((name) => !name.startsWith('svelte-'));
+    const kind = [element.localName, ...classes].join('.');
+    counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  }
+  return [...counts];
+}
+
+function elementCount({ elements }: Sample): number {
+  return [...elements.values()].reduce((a, b) => a + b, 0);
+}
+
+/** Which elements the last reading has more of than the one with the fewest, the most grown first; '' where it has as few. */
+function moreElements(samples: readonly Sample[]): string {
+  const fewest = samples.reduce((a, b) => (elementCount(b) < elementCount(a) ? b : a));
+  const last = samples.at(-1)!;
+  const more = elementCount(last) - elementCount(fewest);
+  if (more === 0) return '';
+  const kinds = [...last.elements]
+    .map(([kind, count]) => ({ kind, more: count - (fewest.elements.get(kind) ?? 0) }))
+    .filter(({ more }) => more > 0)
+    .sort((a, b) => b.more - a.more);
+  return `  ${more} elements more than after ${fewest.tokens} tokens: ${kinds.map(({ kind, more }) => `${more} ${kind}`).join(', ')}`;
+}
+
+/** What takes most more bytes than before. */
+function grownKinds(before: Map<string, Kind>, after: Map<string, Kind>): string[] {
+  const none = { count: 0, bytes: 0 };
+  return [...after]
+    .map(([kind, { count, bytes }]) => {
+      const was = before.get(kind) ?? none;
+      return { kind, count: count - was.count, bytes: bytes - was.bytes };
+    })
+    .sort((a, b) => b.bytes - a.bytes)
+    .slice(0, 20)
+    .map(
+      ({ kind, count, bytes }) => `${(bytes / 1e3).toFixed(1)} kB more in ${count} more ${kind}`,
+    );
 }
 
 /** Null where the system has no /proc. */
@@ -301,9 +355,10 @@ function residentBytes(pid: number): number | null {
   return 1024 * Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(status, 'utf8'))?.[1]);
 }
 
-function line({ tokens, heapBytes, heaps, gpuBytes, gpuProcessBytes, nodes }: Sample): string {
+function line(sample: Sample): string {
+  const { tokens, heapBytes, heaps, gpuBytes, gpuProcessBytes } = sample;
   const process = gpuProcessBytes === null ? '' : `GPU process ${mb(gpuProcessBytes)}  `;
-  return `${String(tokens).padStart(6)} tokens  GPU ${mb(gpuBytes)}  ${process}heaps ${mb(heapBytes)}: ${heaps}; ${nodes} elements`;
+  return `${String(tokens).padStart(6)} tokens  GPU ${mb(gpuBytes)}  ${process}heaps ${mb(heapBytes)}: ${heaps}; ${elementCount(sample)} elements`;
 }
 
 function mb(bytes: number): string {

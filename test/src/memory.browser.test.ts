@@ -275,7 +275,8 @@ test('a conversation that begins anew has none of the branches of the last one',
   await expect.poll(() => branches.elements().length).toBe(0);
 });
 
-test('what is told late of a recording that was ended is not shown', async () => {
+/** A page with a model loaded and "one" asked; each recording of it is told records by hand, by their positions. */
+async function openTold() {
   const client = new ScriptedClient();
   const tells: ((...positions: number[]) => void)[] = [];
   client.memory.watch = (watch, onFrame) => {
@@ -289,6 +290,24 @@ test('what is told late of a recording that was ended is not shown', async () =>
   await userEvent.keyboard('{Enter}');
   client.loads[0]!.resolve(loaded);
   await expect.poll(() => tells).toHaveLength(1);
+  return { client, tells };
+}
+
+test('a conversation that begins anew shows nothing of the last one, however late that is forgotten', async () => {
+  const { client, tells } = await openTold();
+  client.reset = () => new Promise(() => {}); // another tab writes
+  tells[0]!(0, 1, 2);
+  await expect.element(time).toHaveAttribute('aria-valuemax', '2');
+  client.generations[0]!.end();
+  await page.getByRole('button', { name: 'New conversation' }).click();
+  await expect.poll(() => document.querySelector('.selection')).toBeNull();
+  tells[0]!(3);
+  await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+  expect(document.querySelector('.selection')).toBeNull();
+});
+
+test('what is told late of a recording that was ended is not shown', async () => {
+  const { tells } = await openTold();
   tells[0]!(0, 1, 2);
   await expect.element(time).toHaveAttribute('aria-valuemax', '2');
   const watching = page.getByRole('checkbox', { name: 'watch while it writes' });
