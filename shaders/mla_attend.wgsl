@@ -12,11 +12,12 @@
 // Links   cache_{f32,f16}, outer, step
 // Oracle  test/reference/mla.ts attendSlice
 // Segments follow one another in the order of positions: the one at FIRST = 0 begins, the others go on with its slices.
-// A tile is ROWS cache rows by QUERIES. Scores: a lane has four queries of eight rows, and every fourth vec4 of the columns,
-// so that it multiplies more often than it reads; four lanes side by side read side by side, and add up through workgroup
+// A tile is ROWS cache rows by QUERIES. Scores: a lane has four queries of eight rows, and of the columns every SHARERS-th vec4,
+// so that it multiplies more often than it reads; lanes side by side read side by side, and add up through workgroup
 // memory. Sums: each lane has a quarter of the queries and every 64th vec4 of the latent, one or two fours of queries and one
 // or two vec4s, each in a matrix of its own: what an index chose would not stay in registers. Where queries are few, one token's,
-// twice as many loads are on their way at once: its slices have few rows each, and wait for memory most of the time.
+// twice as many loads are on their way at once, and where its slices have few rows, small tiles let more lanes share the
+// columns: it waits for memory most of the time.
 const HEADS = 32u;
 const LATENT = 512u;
 const SHARED = 64u;
@@ -26,11 +27,12 @@ const FIRST = 0u;
 const SEGMENT = 4096u;
 const SLICES = 64u;
 const QUERIES = 32u; // 16 or 32
+const ROWS = 64u; // 32 at least, 2048 / QUERIES at most: a power of two
 const FEW = QUERIES == 16u;
 const LOWEST = -3.4e38;
 const WIDTH = (LATENT + SHARED) / 4u;
 const FOURS = QUERIES / 4u;
-const ROWS = 2048u / QUERIES;
+const SHARERS = 2048u / (ROWS * FOURS); // lanes that share the columns of four queries and eight rows: 4 at least
 const OWN = QUERIES / 16u; // fours of queries whose sums a lane keeps
 const COLUMNS = (LATENT / 4u + 63u) / 64u; // vec4s of the latent it keeps of each: 1 or 2
 @group(0) @binding(0) var<storage, read> qa: array<vec4f>;
@@ -167,11 +169,13 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
 
   // Multiplying, a lane has every fourth column from `share_column` on of four queries and eight rows; weighing, two rows of
   // four queries; summing, its queries and columns.
-  let share_column = lane % 4u;
-  let ask_four = lane / 4u % 4u + lane / 32u % (FOURS / 4u) * 4u;
-  let high = lane / 16u % 2u + lane / (8u * FOURS) * 2u;
+  let share_column = lane % SHARERS;
+  let four_and_eight = lane / SHARERS;
+  let ask_four = four_and_eight % 4u + four_and_eight / 8u % (FOURS / 4u) * 4u;
+  let high = four_and_eight / 4u % 2u + four_and_eight / (2u * FOURS) * 2u;
   let score_four = lane % FOURS;
   let pair = lane / FOURS;
+  let weighs = pair < ROWS / 2u; // where tiles are small, not all lanes have rows to weigh
   let visible = vec4u(step.position) + (vec4u(first_n + 4u * score_four) + vec4u(0u, 1u, 2u, 3u)) / HEADS;
   let own_four = lane / 64u * OWN;
   let column = lane % 64u;
@@ -216,14 +220,14 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     var s6 = vec4f();
     var s7 = vec4f();
     if (own_rows.x < end) {
-      for (var column = share_column; column < WIDTH; column += select(4u, 8u, FEW)) {
+      for (var column = share_column; column < WIDTH; column += SHARERS * select(1u, 2u, FEW)) {
         let c = eight_rows(at0, at1, column);
         let m = queries(ask, column);
         var more = c;
         var more_m = mat4x4f();
         if (FEW) {
-          more = eight_rows(at0, at1, column + 4u);
-          more_m = queries_or_nothing(ask, column + 4u);
+          more = eight_rows(at0, at1, column + SHARERS);
+          more_m = queries_or_nothing(ask, column + SHARERS);
         }
         s0 = add_scores(s0, m, c.w0);
         s1 = add_scores(s1, m, c.w1);
@@ -245,7 +249,7 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
         }
       }
     }
-    for (var turn = 0u; turn < 4u; turn++) {
+    for (var turn = 0u; turn < SHARERS; turn++) {
       workgroupBarrier();
       if (share_column == turn) {
         let at = 8u * high * FOURS + ask_four;
@@ -260,10 +264,10 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
       }
     }
     workgroupBarrier();
-    let at_pair = 2u * pair * FOURS + score_four;
+    let at_pair = 2u * min(pair, ROWS / 2u - 1u) * FOURS + score_four;
     let row = row0 + 2u * pair;
-    let hidden0 = (vec4u(FIRST + row) > visible) | vec4<bool>(row >= end);
-    let hidden1 = (vec4u(FIRST + row + 1u) > visible) | vec4<bool>(row + 1u >= end);
+    let hidden0 = (vec4u(FIRST + row) > visible) | vec4<bool>(!weighs || row >= end);
+    let hidden1 = (vec4u(FIRST + row + 1u) > visible) | vec4<bool>(!weighs || row + 1u >= end);
     let score0 = select(SCALE * tile[at_pair], vec4f(LOWEST), hidden0);
     let score1 = select(SCALE * tile[at_pair + FOURS], vec4f(LOWEST), hidden1);
     side[lane] = max(score0, score1);
@@ -285,8 +289,10 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     workgroupBarrier();
     let weight0 = select(exp(score0 - tops[score_four]), vec4f(), hidden0);
     let weight1 = select(exp(score1 - tops[score_four]), vec4f(), hidden1);
-    tile[at_pair] = weight0;
-    tile[at_pair + FOURS] = weight1;
+    if (weighs) {
+      tile[at_pair] = weight0;
+      tile[at_pair + FOURS] = weight1;
+    }
     sum = sum * rescale[score_four] + weight0 + weight1;
     workgroupBarrier();
     let f = rescale[own_four];

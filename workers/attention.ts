@@ -109,9 +109,18 @@ function slicesFor(p: Plan, gpu: Gpu, cache: MlaState, rows: readonly Segment[])
   return Math.max(SLICES.least, Math.min(SLICES.most, Math.ceil(room / SLICE_ROWS)));
 }
 
-/** (token, head) pairs that one workgroup takes: as few as one token's heads are. */
-function queriesOf(p: Plan, { heads }: ModelConfig): number {
-  return p.single && heads <= 16 ? 16 : 32;
+/**
+ * (token, head) pairs and cache rows that one workgroup takes at a time. One token reads few rows in many slices and waits for
+ * them; where they are many, more queries and rows are multiplied for each that is read.
+ */
+function tileOf(
+  p: Plan,
+  { heads }: ModelConfig,
+  slices: number,
+): Record<'QUERIES' | 'ROWS', number> {
+  if (!p.single) return { QUERIES: 32, ROWS: 64 };
+  if (slices >= SLICES.least && slices < SLICES.most) return { QUERIES: 16, ROWS: 32 };
+  return heads <= 16 ? { QUERIES: 16, ROWS: 128 } : { QUERIES: 32, ROWS: 64 };
 }
 
 export function numbersOf(cache: MlaState): Library {
@@ -155,7 +164,7 @@ function attend(
   const sizes = { HEADS: c.heads, LATENT, SHARED, NOPE, SCALE: query ** -0.5 };
   cache.segments.forEach((segment, i) => {
     const { first: FIRST, rows: SEGMENT } = rows[i]!;
-    const consts = { ...sizes, FIRST, SEGMENT, SLICES: slices, QUERIES: queriesOf(p, c) };
+    const consts = { ...sizes, FIRST, SEGMENT, SLICES: slices, ...tileOf(p, c, slices) };
     const tensors = { qa: s.latentQuery, q, cache: segment, stats: s.stats, parts: s.parts };
     p.run(K.mlaAttend, consts, tensors, [numbersOf(cache), K.outer, K.step]);
   });

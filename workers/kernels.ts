@@ -359,10 +359,14 @@ export const mlaAppend = kernel('mla_append', mlaAppendSource, {
   grid: (_, tokens) => [tokens, 1, 1],
 });
 
-/** Segments in order of FIRST, all with the same stats and parts; then one mlaMerge. QUERIES is 16 or 32, LATENT 512 at most. */
+/**
+ * Segments in order of FIRST, all with the same stats and parts; then one mlaMerge. QUERIES is 16 or 32, LATENT 512 at most, ROWS
+ * a power of two from 32 to 2048 / QUERIES.
+ */
 export const mlaAttend = kernel('mla_attend', mlaAttendSource, {
   binds: ['qa', 'q', 'cache', 'stats', 'parts'],
-  consts: ['HEADS', 'LATENT', 'SHARED', 'NOPE', 'SCALE', 'FIRST', 'SEGMENT', 'SLICES', 'QUERIES'],
+  // prettier-ignore
+  consts: ['HEADS', 'LATENT', 'SHARED', 'NOPE', 'SCALE', 'FIRST', 'SEGMENT', 'SLICES', 'QUERIES', 'ROWS'],
   grid: (c, tokens) => [c.SLICES, Math.ceil((tokens * c.HEADS) / c.QUERIES), 1],
 });
 

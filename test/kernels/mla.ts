@@ -126,6 +126,8 @@ export interface AttendCase extends MlaShape {
   segment: number;
   slices: number;
   queries: number;
+  /** Of a tile; as many as there may be where it is not said. */
+  rows?: number;
   cache: CacheKind;
   /** Size of the queries: large ones make the softmax sharp. */
   size: number;
@@ -168,6 +170,7 @@ export async function checkMlaAttend(
         SEGMENT: c.segment,
         SLICES: c.slices,
         QUERIES: c.queries,
+        ROWS: c.rows ?? 2048 / c.queries,
       },
       inputs: { qa, q, cache: pack(c.cache, segment), stats, parts },
       outputs: {},

@@ -34,6 +34,18 @@ test('mla_attend: every tile height and odd numbers of slices', async () => {
   }
 });
 
+test('mla_attend: small tiles, whose columns more lanes share', async () => {
+  const shapes = { embedded: { H: 9, K: 64, R: 32, L: 192 }, tiny: {}, wide: { H: 17, L: 512 } };
+  for (const [name, shape] of Object.entries(shapes)) {
+    for (const position of [3, 40, 700]) {
+      const c = { ...shape, rows: 32, slices: 5, position };
+      expect(await check(c), `${name} at ${position}`).toBeLessThan(2e-6);
+    }
+  }
+  const halved = { queries: 32, rows: 32, T: 5, position: 90, segment: 64 };
+  expect(await check(halved), 'halves of 32 queries').toBeLessThan(2e-6);
+});
+
 test('mla_attend: segments, straddled and just begun', async () => {
   for (const position of [60, 63, 64, 100, 255, 256]) {
     for (const T of [1, 7]) {

@@ -92,6 +92,12 @@ export const mlaMutants: Mutant[] = [
   }),
   attend('a row past the last for all that are there', 'row + 1u >= end', 'row + 1u >= end - 1u'),
   attend('every other four rows forgotten', 'at + 4u * FOURS);', 'at);'),
+  attend('rows of the next tile weighed in this one', '!weighs || row >= end', 'row >= end', {
+    rows: 32,
+  }),
+  attend('columns shared by four lanes where there are more', '+= SHARERS *', '+= 4u *', {
+    rows: 32,
+  }),
   attend('the scores of one group of lanes for all', 'turn == 0u', 'true'),
   attend('some columns counted more than once', 'column = share_column;', 'column = 0u;'),
   attend('a row for its neighbour', 'at + 2u * FOURS, s2', 'at + 3u * FOURS, s2'),
