@@ -41,6 +41,9 @@ fn ask(row: u32, n: u32) -> Asked {
   let first = slot * (COLS / 4u);
   return Asked(ask_four(ids[slot] * ROWS + row, b), mat2x4f(act[first + quad(b, 0u)], act[first + quad(b, 1u)]));
 }
+fn bits_asked(asked: Asked) -> u32 {
+  return bits_of(asked.four) | bitcast<u32>(asked.act[0].x) | bitcast<u32>(asked.act[1].x);
+}
 fn product(asked: Asked, n: u32) -> vec4f {
   let at = min(n, BLOCKS - 1u);
   let weight = select(0.0, weights[at / PER_SLOT], EVEN | (n < BLOCKS));
@@ -66,6 +69,7 @@ fn product_shared(asked: AskedShared, b: u32) -> vec4f {
 @compute @workgroup_size(SUM_LANES)
 fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let row = 4u * group.x;
+  let zero = group.y; // but no compiler knows
   let before = x[row + lane.index % 4u];
   var always = AskedShared();
   if (SHARED == 1u) {
@@ -79,7 +83,7 @@ fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   var acc = vec4f();
   workgroupBarrier();
   for (var n = lane.index; n < BLOCKS; n += AHEAD * SUM_LANES) {
-    let b0 = ask(row, n);
+    var b0 = ask(row, n);
     var b1 = Asked();
     var b2 = Asked();
     if (AHEAD > 1u) {
@@ -87,6 +91,9 @@ fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     }
     if (AHEAD > 2u) {
       b2 = ask(row, n + 2u * SUM_LANES);
+    }
+    if (AHEAD > 1u) {
+      b0.four = held(b0.four, zero & (bits_asked(b0) | bits_asked(b1) | bits_asked(b2)));
     }
     acc += product(b0, n);
     if (AHEAD > 1u) {

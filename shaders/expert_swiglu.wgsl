@@ -47,6 +47,10 @@ fn times(asked: Input, there: bool) -> mat2x4f {
   let none = vec4f();
   return mat2x4f(select(none, asked.x[0] * asked.w[0], there), select(none, asked.x[1] * asked.w[1], there));
 }
+fn bits_input(asked: Input) -> u32 {
+  let x_bits = bitcast<u32>(asked.x[0].x) | bitcast<u32>(asked.x[1].x);
+  return x_bits | bitcast<u32>(asked.w[0].x) | bitcast<u32>(asked.w[1].x);
+}
 fn add_squares(asked: Input, there: bool) {
   squares += select(0.0, dot(asked.x[0], asked.x[0]) + dot(asked.x[1], asked.x[1]), there);
 }
@@ -62,6 +66,9 @@ fn ask(row: u32, b: u32) -> Asked {
   let at = min(b, BLOCKS - 1u);
   let gate_input = ask_input(quad(at, 0u), quad(at, 1u));
   return Asked(ask_four(row, at), ask_four_b(row, at), gate_input, ask_input(quad_b(at, 0u), quad_b(at, 1u)));
+}
+fn bits_asked(asked: Asked) -> u32 {
+  return bits_of(asked.gate) | bits_of_b(asked.up) | bits_input(asked.gate_input) | bits_input(asked.up_input);
 }
 fn take(asked: Asked, b: u32) {
   let at = min(b, BLOCKS - 1u);
@@ -82,6 +89,9 @@ fn ask_shared(row: u32, b: u32) -> AskedShared {
   let at = min(b, SHARED_BLOCKS - 1u);
   return AskedShared(ask_four_c(row, at), ask_four_c(SHARED + row, at), ask_input(quad_c(at, 0u), quad_c(at, 1u)));
 }
+fn bits_shared(asked: AskedShared) -> u32 {
+  return bits_of_c(asked.gate) | bits_of_c(asked.up) | bits_input(asked.input);
+}
 fn take_shared(asked: AskedShared, b: u32) {
   let at = min(b, SHARED_BLOCKS - 1u);
   let there = SHARED_EVEN | (b < SHARED_BLOCKS);
@@ -95,6 +105,7 @@ fn take_shared(asked: AskedShared, b: u32) {
 fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let slot = min(group.x / PER_SLOT, TOP);
   let row = 4u * (group.x - slot * PER_SLOT);
+  let zero = group.y; // but no compiler knows
   if (slot < TOP) {
     let expert = choose(slot, group.x == 0u, lane) - FIRST; // wraps around for an expert before this part
     if (expert >= COUNT) {
@@ -102,10 +113,13 @@ fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     }
     let at = expert * WIDTH + row;
     for (var b = lane.index; b < BLOCKS; b += AHEAD * SUM_LANES) {
-      let b0 = ask(at, b);
+      var b0 = ask(at, b);
       var b1 = Asked();
       if (AHEAD > 1u) {
         b1 = ask(at, b + SUM_LANES);
+        let held_by = zero & (bits_asked(b0) | bits_asked(b1));
+        b0.gate = held(b0.gate, held_by);
+        b0.up = held_b(b0.up, held_by);
       }
       take(b0, b);
       if (AHEAD > 1u) {
@@ -114,10 +128,13 @@ fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     }
   } else {
     for (var b = lane.index; b < SHARED_BLOCKS; b += SHARED_AHEAD * SUM_LANES) {
-      let b0 = ask_shared(row, b);
+      var b0 = ask_shared(row, b);
       var b1 = AskedShared();
       if (SHARED_AHEAD > 1u) {
         b1 = ask_shared(row, b + SUM_LANES);
+        let held_by = zero & (bits_shared(b0) | bits_shared(b1));
+        b0.gate = held_c(b0.gate, held_by);
+        b0.up = held_c(b0.up, held_by);
       }
       take_shared(b0, b);
       if (SHARED_AHEAD > 1u) {

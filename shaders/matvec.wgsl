@@ -37,6 +37,9 @@ fn ask(row: u32, first: u32, b: u32) -> Asked {
   let at = min(b, BLOCKS - 1u);
   return Asked(ask_four(row, at), mat2x4f(x[first + quad(at, 0u)], x[first + quad(at, 1u)]));
 }
+fn bits_asked(asked: Asked) -> u32 {
+  return bits_of(asked.four) | bitcast<u32>(asked.x[0].x) | bitcast<u32>(asked.x[1].x);
+}
 fn product(asked: Asked, b: u32) -> vec4f {
   let there = EVEN | (b < BLOCKS);
   let x0 = select(vec4f(), asked.x[0], there);
@@ -55,9 +58,10 @@ fn matvec(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   if (ADD == 1u) {
     before = y[at];
   }
+  let zero = select(0u, 0xffffffffu, row >= ROWS); // 0, but no compiler knows
   var acc = vec4f();
   for (var b = lane.index; b < BLOCKS; b += AHEAD * SUM_LANES) {
-    let b0 = ask(w_row, x_first, b);
+    var b0 = ask(w_row, x_first, b);
     var b1 = Asked();
     var b2 = Asked();
     var b3 = Asked();
@@ -69,6 +73,9 @@ fn matvec(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     }
     if (AHEAD > 3u) {
       b3 = ask(w_row, x_first, b + 3u * SUM_LANES);
+    }
+    if (AHEAD > 1u) {
+      b0.four = held(b0.four, zero & (bits_asked(b0) | bits_asked(b1) | bits_asked(b2) | bits_asked(b3)));
     }
     acc += product(b0, b);
     if (AHEAD > 1u) {

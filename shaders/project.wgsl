@@ -46,6 +46,10 @@ struct Input {
 fn ask_input(i: u32, j: u32) -> Input {
   return Input(mat2x4f(x[i], x[j]), mat2x4f(w[i], w[j]));
 }
+fn bits_input(asked: Input) -> u32 {
+  let x_bits = bitcast<u32>(asked.x[0].x) | bitcast<u32>(asked.x[1].x);
+  return x_bits | bitcast<u32>(asked.w[0].x) | bitcast<u32>(asked.w[1].x);
+}
 // One times the other, the squares counted; nothing of a block past the last.
 fn normed(asked: Input, there: bool) -> mat2x4f {
   let a = select(vec4f(), asked.x[0], there);
@@ -67,6 +71,9 @@ fn ask_a(row: u32, b: u32) -> AskedA {
     lower = ask_four(row + 4u, at);
   }
   return AskedA(ask_four(row, at), lower, ask_input(quad(at, 0u), quad(at, 1u)));
+}
+fn bits_a(asked: AskedA) -> u32 {
+  return bits_of(asked.upper) | bits_of(asked.lower) | bits_input(asked.input);
 }
 fn take_a(asked: AskedA, row: u32, b: u32) {
   let at = min(b, A_BLOCKS - 1u);
@@ -93,6 +100,9 @@ fn ask_b(row: u32, b: u32) -> AskedB {
   }
   return AskedB(ask_four_b(row, at), lower, ask_input(quad_b(at, 0u), quad_b(at, 1u)));
 }
+fn bits_b(asked: AskedB) -> u32 {
+  return bits_of_b(asked.upper) | bits_of_b(asked.lower) | bits_input(asked.input);
+}
 fn take_b(asked: AskedB, row: u32, b: u32) {
   let at = min(b, B_BLOCKS - 1u);
   let h = normed(asked.input, B_EVEN | (b < B_BLOCKS));
@@ -115,12 +125,13 @@ fn keep(y_at: u32, at: u32, rows: u32, sums: vec4f, lane: u32) {
 
 @compute @workgroup_size(SUM_LANES)
 fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
-  let in_a = group.x < A_GROUPS;
+  let in_a = B_ROWS == 0u || group.x < A_GROUPS;
   let row = EACH * select(group.x - A_GROUPS, group.x, in_a);
+  let zero = group.y; // but no compiler knows
   if (in_a) {
     let first = A_FIRST + row;
     for (var b = lane.index; b < A_BLOCKS; b += A_AHEAD * SUM_LANES) {
-      let b0 = ask_a(first, b);
+      var b0 = ask_a(first, b);
       var b1 = AskedA();
       var b2 = AskedA();
       var b3 = AskedA();
@@ -132,6 +143,11 @@ fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       }
       if (A_AHEAD > 3u) {
         b3 = ask_a(first, b + 3u * SUM_LANES);
+      }
+      if (A_AHEAD > 1u) {
+        let held_by = zero & (bits_a(b0) | bits_a(b1) | bits_a(b2) | bits_a(b3));
+        b0.upper = held(b0.upper, held_by);
+        b0.lower = held(b0.lower, held_by);
       }
       take_a(b0, first, b);
       if (A_AHEAD > 1u) {
@@ -147,7 +163,7 @@ fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   } else {
     let first = B_FIRST + row;
     for (var b = lane.index; b < B_BLOCKS; b += B_AHEAD * SUM_LANES) {
-      let b0 = ask_b(first, b);
+      var b0 = ask_b(first, b);
       var b1 = AskedB();
       var b2 = AskedB();
       var b3 = AskedB();
@@ -159,6 +175,11 @@ fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       }
       if (B_AHEAD > 3u) {
         b3 = ask_b(first, b + 3u * SUM_LANES);
+      }
+      if (B_AHEAD > 1u) {
+        let held_by = zero & (bits_b(b0) | bits_b(b1) | bits_b(b2) | bits_b(b3));
+        b0.upper = held_b(b0.upper, held_by);
+        b0.lower = held_b(b0.lower, held_by);
       }
       take_b(b0, first, b);
       if (B_AHEAD > 1u) {

@@ -30,6 +30,22 @@ fn ask_four(row: u32, b: u32) -> Four {
   return Four(mat4x4f(r0[0], r1[0], r2[0], r3[0]), mat4x4f(r0[1], r1[1], r2[1], r3[1]));
 }
 
+// A compiler puts off each load until its turn, if it can. It cannot where the first block's words are held: until bits of all
+// that was asked for are known, and, being anded with a zero that no compiler can see, taken in.
+fn bits_of(asked: Four) -> u32 {
+  let low = vec4u(bitcast<u32>(asked.low[0].x), bitcast<u32>(asked.low[1].x), bitcast<u32>(asked.low[2].x), bitcast<u32>(asked.low[3].x));
+  let high = vec4u(bitcast<u32>(asked.high[0].x), bitcast<u32>(asked.high[1].x), bitcast<u32>(asked.high[2].x), bitcast<u32>(asked.high[3].x));
+  let both = low | high;
+  return both.x | both.y | both.z | both.w;
+}
+fn held(asked: Four, zero: u32) -> Four {
+  let low = asked.low;
+  return Four(mat4x4f(held_four(low[0], zero), held_four(low[1], zero), held_four(low[2], zero), held_four(low[3], zero)), asked.high);
+}
+fn held_four(x: vec4f, zero: u32) -> vec4f {
+  return bitcast<vec4f>(bitcast<vec4u>(x) | vec4u(zero));
+}
+
 // Rows row .. row + 3 times x, the columns of block b in the order of quad().
 fn four(row: u32, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
   return asked_four(ask_four(row, b), b, x0, x1);

@@ -29,6 +29,15 @@ fn ask_four(row: u32, b: u32) -> Four {
   return Four(codes[at + b], codes[at + COLS / 8u + b / 8u]);
 }
 
+// A compiler puts off each load until its turn, if it can. It cannot where the first block's words are held: until bits of all
+// that was asked for are known, and, being anded with a zero that no compiler can see, taken in.
+fn bits_of(asked: Four) -> u32 {
+  return asked.words.x | asked.pairs.x;
+}
+fn held(asked: Four, zero: u32) -> Four {
+  return Four(asked.words | vec4u(zero), asked.pairs);
+}
+
 // W[row .. row + 3, eight columns of word b] times x, in the order of quad().
 // Sums of (1 + q / 16) x: what every code has too much is taken off at once, 3/2 of the sum of x.
 fn four(row: u32, b: u32, x0: vec4f, x1: vec4f) -> vec4f {

@@ -31,6 +31,15 @@ fn ask_four(row: u32, b: u32) -> Four {
   return Four(codes[at + 2u * b], codes[at + 2u * b + 1u], codes[at + COLS / 4u + b / 8u]);
 }
 
+// A compiler puts off each load until its turn, if it can. It cannot where the first block's words are held: until bits of all
+// that was asked for are known, and, being anded with a zero that no compiler can see, taken in.
+fn bits_of(asked: Four) -> u32 {
+  return asked.low.x | asked.high.x | asked.pairs.x;
+}
+fn held(asked: Four, zero: u32) -> Four {
+  return Four(asked.low | vec4u(zero), asked.high | vec4u(zero), asked.pairs);
+}
+
 // Rows row .. row + 3 times x, the columns of block b in the order of quad().
 fn four(row: u32, b: u32, x0: vec4f, x1: vec4f) -> vec4f {
   return asked_four(ask_four(row, b), b, x0, x1);
