@@ -3,7 +3,8 @@
  * Outputs are poisoned with NaN first, so an element that a kernel forgets is seen.
  */
 import { nodeGpu, nullGpu } from '../tools/nodeGpu.ts';
-import { FLOOR, Gpu, type Tensor } from '../workers/gpu.ts';
+import { Gpu, type Tensor } from '../workers/gpu.ts';
+import { FLOOR } from '../workers/limits.ts';
 import { inOneGroup, type Kernel, type Library, link } from '../workers/link.ts';
 import { sumSubgroup, sumTree } from '../workers/kernels.ts';
 

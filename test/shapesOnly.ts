@@ -6,7 +6,7 @@
  * adapter of the kernel tests, and an empty one stands in for it.
  */
 import { nodeGpu, nullGpu } from '../tools/nodeGpu.ts';
-import { FLOOR } from '../workers/gpu.ts';
+import { FLOOR } from '../workers/limits.ts';
 
 /** More than any tensor has that parts are bound of. */
 const KEPT_BYTES = 512 * 1024;

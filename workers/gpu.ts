@@ -2,6 +2,7 @@
  * The GPU: device and limits, buffers, pipelines, recording calls, reading back.
  * Only this file says `navigator.gpu`, `GPUDevice`, `GPUBuffer`, `createBuffer`. It knows nothing of a model.
  */
+import { FLOOR, refuseBelowFloor, ROOMY } from './limits.ts';
 import { type BindLine, bindLines, inOneGroup, type Kernel, type Library, link } from './link.ts';
 import { measured } from './measured.ts';
 import { PalimpsestError, type DeviceReport } from './protocol.ts';
@@ -67,14 +68,6 @@ export interface Stretch {
   readonly count: number;
 }
 
-/** The least any adapter must offer; tests run on exactly this. Storage bytes are per binding. */
-export const FLOOR = {
-  storageBuffers: 10,
-  bindingBytes: 128 * 1024 * 1024,
-  workgroupBytes: 16 * 1024,
-  invocations: 256,
-} as const;
-
 /** Where parts of a tensor may begin: bindings are aligned to 256 bytes. */
 export const PART_ELEMENTS = 64;
 
@@ -91,9 +84,6 @@ const WRITE_BYTES = 1024 * 1024;
 
 /** Optional features that kernels have variants for. */
 const WANTED: GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'];
-
-/** Of workgroups, more than the floor: asked for where the adapter has it. Kernels with such matrices need the bytes. */
-const ROOMY = { invocations: 1024, workgroupBytes: 32 * 1024 };
 
 export interface GpuOptions {
   /** Ask for exactly the floor and for no optional feature but those named here. */
@@ -168,24 +158,7 @@ export class Gpu {
       );
     }
     const has = adapter.limits;
-    const need: [string, number, number][] = [
-      [
-        'storage buffers per shader stage',
-        has.maxStorageBuffersPerShaderStage,
-        FLOOR.storageBuffers,
-      ],
-      ['bytes in one storage binding', has.maxStorageBufferBindingSize, FLOOR.bindingBytes],
-      ['bytes of workgroup memory', has.maxComputeWorkgroupStorageSize, FLOOR.workgroupBytes],
-      ['invocations per workgroup', has.maxComputeInvocationsPerWorkgroup, FLOOR.invocations],
-    ];
-    for (const [what, offered, floor] of need) {
-      if (offered < floor) {
-        throw new PalimpsestError(
-          'LimitTooSmall',
-          `This adapter offers ${offered} ${what}; ${floor} are needed. Another browser or a newer driver may offer more.`,
-        );
-      }
-    }
+    refuseBelowFloor(has);
     const bindingBytes = options.floor ? FLOOR.bindingBytes : has.maxStorageBufferBindingSize;
     // Our subgroup kernels read subgroup_id, which is a language feature of its own and came to browsers later.
     const usable = (f: GPUFeatureName) =>
@@ -514,12 +487,26 @@ export class Gpu {
   }
 
   /** Read stretches back, one after another, all as they are after the work submitted so far. Fails: DeviceLost, OutOfMemory. */
-  readTogether(stretches: readonly Stretch[]): Promise<ArrayBuffer> {
-    return this.submitReading(this.recordReading([], 0, stretches));
+  async readTogether(stretches: readonly Stretch[]): Promise<ArrayBuffer> {
+    return (await this.readApart([stretches]))[0]!;
+  }
+
+  /** The same, groups of stretches each in bytes of its own. Fails: DeviceLost, OutOfMemory. */
+  readApart(groups: readonly (readonly Stretch[])[]): Promise<ArrayBuffer[]> {
+    const ends: number[] = [];
+    for (const group of groups) {
+      ends.push(group.reduce((sum, { count }) => sum + 4 * count, ends.at(-1) ?? 0));
+    }
+    return this.#take(this.recordReading([], 0, groups.flat()), ends);
   }
 
   /** Hand recorded work to the GPU; what it leaves, once it is done. Fails: DeviceLost, OutOfMemory. */
-  async submitReading({ commands, staging, bytes, refused }: Reading): Promise<ArrayBuffer> {
+  async submitReading(reading: Reading): Promise<ArrayBuffer> {
+    return (await this.#take(reading, [reading.bytes]))[0]!;
+  }
+
+  /** What is read, cut at its `ends`. */
+  async #take({ commands, staging, bytes, refused }: Reading, ends: number[]) {
     this.submit(commands);
     try {
       await staging.mapAsync(GPUMapMode.READ, 0, bytes);
@@ -528,11 +515,12 @@ export class Gpu {
       await this.#notLost();
       throw error;
     }
-    const copy = staging.getMappedRange(0, bytes).slice(0);
+    const mapped = staging.getMappedRange(0, bytes);
+    const copies = ends.map((end, i) => mapped.slice(ends[i - 1] ?? 0, end));
     staging.unmap();
     this.#keepReadback(staging);
     await this.#allocated();
-    return copy;
+    return copies;
   }
 
   /** Recorded work that will not be submitted. */

@@ -5,7 +5,8 @@
  */
 import type { ModelConfig } from './config.ts';
 import { attendOne, numbersOf } from './attention.ts';
-import { FLOOR, type Gpu, PART_ELEMENTS } from './gpu.ts';
+import { type Gpu, PART_ELEMENTS } from './gpu.ts';
+import { FLOOR } from './limits.ts';
 import * as K from './kernels.ts';
 import type { Blocks, Plan } from './plan.ts';
 import { latentAt, type Scratch } from './scratch.ts';

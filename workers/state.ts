@@ -265,20 +265,19 @@ export class State {
   async readBack(first: number): Promise<ReadState> {
     const { position, rowWords: n } = this;
     const whole = (tensor: Tensor): Stretch => ({ tensor, element: 0, count: tensor.bytes / 4 });
-    const stretches = this.#recurrent().map(whole);
+    const stretches: Stretch[] = [];
     for (const segments of this.#caches()) {
       this.#eachStretch(first, position - first, (s, row, _, rows) =>
         stretches.push({ tensor: segments[s]!, element: row * n, count: rows * n }),
       );
     }
-    const words = new Uint32Array(await this.#gpu.readTogether(stretches));
+    // Apart, so that what is long is copied once and neither keeps the other.
+    const [recurrent, words] = (
+      await this.#gpu.readApart([this.#recurrent().map(whole), stretches])
+    ).map((bytes) => new Uint32Array(bytes));
     const layerWords = (position - first) * n;
-    const layers = this.#caches().map((_, i) => {
-      const from = this.recurrentWords + i * layerWords;
-      return words.slice(from, from + layerWords);
-    });
-    const recurrent = words.slice(0, this.recurrentWords);
-    return { position, recurrent, rows: { first, end: position, layers } };
+    const layers = this.#caches().map((_, i) => words!.slice(i * layerWords, (i + 1) * layerWords));
+    return { position, recurrent: recurrent!, rows: { first, end: position, layers } };
   }
 
   /** Take a state's numbers up again. Room for its rows must have been made. */

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { FLOOR } from '../../workers/gpu.ts';
+import { FLOOR } from '../../workers/limits.ts';
 import { moeLayer, moeLayerBytes } from '../../workers/kernels.ts';
 import { sums } from '../gpu.ts';
 import { checkMoeLayer, type MoeLayerCase } from './layer.ts';
