@@ -8,8 +8,8 @@
 // Links   matrix_* for D, another as b for D_b, sum_{tree,subgroup}
 // Oracle  test/reference/moe.ts moe
 // Of several parts, each adds what its experts say; the one with SHARED = 1 adds the shared expert, too. ROWS is a multiple of 4.
-// A lane asks for several blocks before it multiplies: three, so that all workgroups of a large model have room on the GPU at
-// once; and for what waits for no choice, x and the beginning of the shared expert, before it has the choice.
+// A lane asks for two blocks before it multiplies; and for what waits for no choice, x and the beginning of the shared expert,
+// before it has the choice.
 const ROWS = 2304u;
 const FIRST = 0u;
 const COUNT = 256u;
@@ -17,11 +17,7 @@ const TOP = 8u;
 const SHARED = 1u;
 const PER_SLOT = COLS / BLOCK;
 const BLOCKS = TOP * PER_SLOT;
-const ROUNDS = (BLOCKS + SUM_LANES - 1u) / SUM_LANES;
-const MOST = min(AT_ONCE, 3u);
-const TRIPS = (ROUNDS + MOST - 1u) / MOST;
-const AHEAD = (ROUNDS + TRIPS - 1u) / TRIPS;
-const EVEN = BLOCKS % (AHEAD * SUM_LANES) == 0u;
+const AHEAD = select(1u, AT_ONCE, BLOCKS > SUM_LANES);
 const SHARED_BLOCKS = COLS_b / BLOCK_b;
 @group(0) @binding(0) var<storage, read> chosen: array<u32>;
 @group(0) @binding(1) var<storage, read> act: array<vec4f>;
@@ -29,7 +25,7 @@ const SHARED_BLOCKS = COLS_b / BLOCK_b;
 var<workgroup> ids: array<u32, TOP>; // within this part
 var<workgroup> weights: array<f32, TOP>; // 0 of an expert in another part, without a branch: no load waits for one
 
-// Block n of all slots', in four rows from `row` on, asked for and multiplied; those past the last are the last, weighing nothing.
+// Block n of all slots', in four rows from `row` on, asked for (where there is none, the last) and multiplied.
 struct Asked {
   four: Four,
   act: mat2x4f,
@@ -45,9 +41,8 @@ fn bits_asked(asked: Asked) -> u32 {
   return bits_of(asked.four) | bitcast<u32>(asked.act[0].x) | bitcast<u32>(asked.act[1].x);
 }
 fn product(asked: Asked, n: u32) -> vec4f {
-  let at = min(n, BLOCKS - 1u);
-  let weight = select(0.0, weights[at / PER_SLOT], EVEN | (n < BLOCKS));
-  return asked_four(asked.four, at % PER_SLOT, weight * asked.act[0], weight * asked.act[1]);
+  let weight = weights[n / PER_SLOT];
+  return asked_four(asked.four, n % PER_SLOT, weight * asked.act[0], weight * asked.act[1]);
 }
 // The same of the shared expert.
 struct AskedShared {
@@ -85,22 +80,13 @@ fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   for (var n = lane.index; n < BLOCKS; n += AHEAD * SUM_LANES) {
     var b0 = ask(row, n);
     var b1 = Asked();
-    var b2 = Asked();
     if (AHEAD > 1u) {
       b1 = ask(row, n + SUM_LANES);
-    }
-    if (AHEAD > 2u) {
-      b2 = ask(row, n + 2u * SUM_LANES);
-    }
-    if (AHEAD > 1u) {
-      b0.four = held(b0.four, zero & (bits_asked(b0) | bits_asked(b1) | bits_asked(b2)));
+      b0.four = kept_back(b0.four, zero & (bits_asked(b0) | bits_asked(b1)));
     }
     acc += product(b0, n);
-    if (AHEAD > 1u) {
+    if (AHEAD > 1u && n + SUM_LANES < BLOCKS) {
       acc += product(b1, n + SUM_LANES);
-    }
-    if (AHEAD > 2u) {
-      acc += product(b2, n + 2u * SUM_LANES);
     }
   }
   if (SHARED == 1u) {

@@ -9,8 +9,7 @@
 // Links   matrix_* for G, others as b for U and as c for C, activation, router_{own,logits,given}, sum_{tree,subgroup}
 // Oracle  test/reference/moe.ts swiglu
 // Of several parts, the one with FIRST = 0 takes the shared expert, too. WIDTH and SHARED are multiples of 4.
-// A lane asks for several blocks of both matrices before it multiplies: two, so that all workgroups of a large model have
-// room on the GPU at once.
+// A lane asks for two blocks of both matrices before it multiplies; of the shared expert, which waits for no choice, for one.
 const WIDTH = 1024u;
 const SHARED = 1024u;
 const FIRST = 0u;
@@ -19,11 +18,7 @@ const TOP = 8u;
 const EPS = 0.00001;
 const PER_SLOT = WIDTH / 4u; // workgroups of a slot
 const BLOCKS = COLS / BLOCK;
-const AHEAD = min(min(AT_ONCE, AT_ONCE_b), min(2u, (BLOCKS + SUM_LANES - 1u) / SUM_LANES));
-const EVEN = BLOCKS % (AHEAD * SUM_LANES) == 0u;
-const SHARED_BLOCKS = COLS / BLOCK_c;
-const SHARED_AHEAD = min(AT_ONCE_c, min(2u, (SHARED_BLOCKS + SUM_LANES - 1u) / SUM_LANES));
-const SHARED_EVEN = SHARED_BLOCKS % (SHARED_AHEAD * SUM_LANES) == 0u;
+const AHEAD = select(1u, min(AT_ONCE, AT_ONCE_b), BLOCKS > SUM_LANES);
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> constants: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> act: array<f32>;
@@ -42,20 +37,19 @@ fn ask_input(i: u32, j: u32) -> Input {
 fn normed(i: u32) -> vec4f {
   return x[i] * constants[i];
 }
-// One times the other; nothing of a block past the last.
-fn times(asked: Input, there: bool) -> mat2x4f {
-  let none = vec4f();
-  return mat2x4f(select(none, asked.x[0] * asked.w[0], there), select(none, asked.x[1] * asked.w[1], there));
+// One times the other.
+fn times(asked: Input) -> mat2x4f {
+  return mat2x4f(asked.x[0] * asked.w[0], asked.x[1] * asked.w[1]);
 }
 fn bits_input(asked: Input) -> u32 {
   let x_bits = bitcast<u32>(asked.x[0].x) | bitcast<u32>(asked.x[1].x);
   return x_bits | bitcast<u32>(asked.w[0].x) | bitcast<u32>(asked.w[1].x);
 }
-fn add_squares(asked: Input, there: bool) {
-  squares += select(0.0, dot(asked.x[0], asked.x[0]) + dot(asked.x[1], asked.x[1]), there);
+fn add_squares(asked: Input) {
+  squares += dot(asked.x[0], asked.x[0]) + dot(asked.x[1], asked.x[1]);
 }
 
-// Block b of four rows of gate and up, asked for and multiplied; a lane's blocks past the last are the last, and nothing of x.
+// Block b of four rows of gate and up, asked for (where there is none, the last) and multiplied.
 struct Asked {
   gate: Four,
   up: Four_b,
@@ -71,34 +65,11 @@ fn bits_asked(asked: Asked) -> u32 {
   return bits_of(asked.gate) | bits_of_b(asked.up) | bits_input(asked.gate_input) | bits_input(asked.up_input);
 }
 fn take(asked: Asked, b: u32) {
-  let at = min(b, BLOCKS - 1u);
-  let there = EVEN | (b < BLOCKS);
-  add_squares(asked.gate_input, there);
-  let gate_x = times(asked.gate_input, there);
-  let up_x = times(asked.up_input, there);
-  gate += asked_four(asked.gate, at, gate_x[0], gate_x[1]);
-  up += asked_four_b(asked.up, at, up_x[0], up_x[1]);
-}
-// The same of the shared expert.
-struct AskedShared {
-  gate: Four_c,
-  up: Four_c,
-  input: Input,
-}
-fn ask_shared(row: u32, b: u32) -> AskedShared {
-  let at = min(b, SHARED_BLOCKS - 1u);
-  return AskedShared(ask_four_c(row, at), ask_four_c(SHARED + row, at), ask_input(quad_c(at, 0u), quad_c(at, 1u)));
-}
-fn bits_shared(asked: AskedShared) -> u32 {
-  return bits_of_c(asked.gate) | bits_of_c(asked.up) | bits_input(asked.input);
-}
-fn take_shared(asked: AskedShared, b: u32) {
-  let at = min(b, SHARED_BLOCKS - 1u);
-  let there = SHARED_EVEN | (b < SHARED_BLOCKS);
-  add_squares(asked.input, there);
-  let h = times(asked.input, there);
-  gate += asked_four_c(asked.gate, at, h[0], h[1]);
-  up += asked_four_c(asked.up, at, h[0], h[1]);
+  add_squares(asked.gate_input);
+  let gate_x = times(asked.gate_input);
+  let up_x = times(asked.up_input);
+  gate += asked_four(asked.gate, b, gate_x[0], gate_x[1]);
+  up += asked_four_b(asked.up, b, up_x[0], up_x[1]);
 }
 
 @compute @workgroup_size(SUM_LANES)
@@ -118,28 +89,24 @@ fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       if (AHEAD > 1u) {
         b1 = ask(at, b + SUM_LANES);
         let held_by = zero & (bits_asked(b0) | bits_asked(b1));
-        b0.gate = held(b0.gate, held_by);
-        b0.up = held_b(b0.up, held_by);
+        b0.gate = kept_back(b0.gate, held_by);
+        b0.up = kept_back_b(b0.up, held_by);
       }
       take(b0, b);
-      if (AHEAD > 1u) {
+      if (AHEAD > 1u && b + SUM_LANES < BLOCKS) {
         take(b1, b + SUM_LANES);
       }
     }
   } else {
-    for (var b = lane.index; b < SHARED_BLOCKS; b += SHARED_AHEAD * SUM_LANES) {
-      var b0 = ask_shared(row, b);
-      var b1 = AskedShared();
-      if (SHARED_AHEAD > 1u) {
-        b1 = ask_shared(row, b + SUM_LANES);
-        let held_by = zero & (bits_shared(b0) | bits_shared(b1));
-        b0.gate = held_c(b0.gate, held_by);
-        b0.up = held_c(b0.up, held_by);
-      }
-      take_shared(b0, b);
-      if (SHARED_AHEAD > 1u) {
-        take_shared(b1, b + SUM_LANES);
-      }
+    for (var b = lane.index; b < COLS / BLOCK_c; b += SUM_LANES) {
+      let input = ask_input(quad_c(b, 0u), quad_c(b, 1u));
+      let first = ask_four_c(row, b);
+      let second = ask_four_c(SHARED + row, b);
+      let held_by = zero & (bits_of_c(first) | bits_of_c(second) | bits_input(input));
+      add_squares(input);
+      let h = times(input);
+      gate += asked_four_c(kept_back_c(first, held_by), b, h[0], h[1]);
+      up += asked_four_c(kept_back_c(second, held_by), b, h[0], h[1]);
     }
   }
   let sums = workgroup_sums(squares, gate, up, lane);

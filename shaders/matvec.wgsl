@@ -8,7 +8,7 @@
 // Links   matrix_*, sum_{tree,subgroup}
 // Oracle  test/reference/layers.ts linear
 // W_FIRST, and ROWS where BATCH is more than 1, are multiples of 4. A call is little more than what a lane waits for memory:
-// it asks for several blocks, and for what is in y, before it multiplies.
+// it asks for two blocks, and for what is in y, before it multiplies.
 const ROWS = 2304u;
 const BATCH = 1u;
 const W_FIRST = 0u;
@@ -19,16 +19,12 @@ const X_BATCH = 0u;
 const Y_FIRST = 0u;
 const Y_TOKEN = 2304u;
 const Y_BATCH = 0u;
-// Blocks of a row, those of a lane, and how many of these it asks for at once: as many as make the fewest trips.
 const BLOCKS = COLS / BLOCK;
-const ROUNDS = (BLOCKS + SUM_LANES - 1u) / SUM_LANES;
-const TRIPS = (ROUNDS + AT_ONCE - 1u) / AT_ONCE;
-const AHEAD = (ROUNDS + TRIPS - 1u) / TRIPS;
-const EVEN = BLOCKS % (AHEAD * SUM_LANES) == 0u;
+const AHEAD = select(1u, AT_ONCE, BLOCKS > SUM_LANES); // blocks that a lane asks for at once
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 
-// Block b of four rows, asked for and multiplied; a lane's blocks past the last are the last, and nothing of x.
+// Block b of four rows, asked for (where there is none, the last) and multiplied.
 struct Asked {
   four: Four,
   x: mat2x4f,
@@ -41,10 +37,7 @@ fn bits_asked(asked: Asked) -> u32 {
   return bits_of(asked.four) | bitcast<u32>(asked.x[0].x) | bitcast<u32>(asked.x[1].x);
 }
 fn product(asked: Asked, b: u32) -> vec4f {
-  let there = EVEN | (b < BLOCKS);
-  let x0 = select(vec4f(), asked.x[0], there);
-  let x1 = select(vec4f(), asked.x[1], there);
-  return asked_four(asked.four, min(b, BLOCKS - 1u), x0, x1);
+  return asked_four(asked.four, b, asked.x[0], asked.x[1]);
 }
 
 @compute @workgroup_size(SUM_LANES)
@@ -63,29 +56,13 @@ fn matvec(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   for (var b = lane.index; b < BLOCKS; b += AHEAD * SUM_LANES) {
     var b0 = ask(w_row, x_first, b);
     var b1 = Asked();
-    var b2 = Asked();
-    var b3 = Asked();
     if (AHEAD > 1u) {
       b1 = ask(w_row, x_first, b + SUM_LANES);
-    }
-    if (AHEAD > 2u) {
-      b2 = ask(w_row, x_first, b + 2u * SUM_LANES);
-    }
-    if (AHEAD > 3u) {
-      b3 = ask(w_row, x_first, b + 3u * SUM_LANES);
-    }
-    if (AHEAD > 1u) {
-      b0.four = held(b0.four, zero & (bits_asked(b0) | bits_asked(b1) | bits_asked(b2) | bits_asked(b3)));
+      b0.four = kept_back(b0.four, zero & (bits_asked(b0) | bits_asked(b1)));
     }
     acc += product(b0, b);
-    if (AHEAD > 1u) {
+    if (AHEAD > 1u && b + SUM_LANES < BLOCKS) {
       acc += product(b1, b + SUM_LANES);
-    }
-    if (AHEAD > 2u) {
-      acc += product(b2, b + 2u * SUM_LANES);
-    }
-    if (AHEAD > 3u) {
-      acc += product(b3, b + 3u * SUM_LANES);
     }
   }
   let total = workgroup_sum(acc, lane);

@@ -8,7 +8,7 @@
 // Oracle  test/reference/layers.ts rmsNorm, linear
 // The norm's scale is one number, so it may come after the product: its sum of squares is taken on the way.
 // A_FIRST and B_FIRST are multiples of 4. EACH is 4, 8 or 16: where rows are many, what is read of x and w counts more than
-// weights; where they are few, how often a lane waits for memory: it asks for several blocks before it multiplies them.
+// weights; where they are fewer, how often a lane waits for memory: it asks for two blocks before it multiplies them.
 const A_ROWS = 12288u;
 const B_ROWS = 288u;
 const A_FIRST = 0u;
@@ -18,17 +18,10 @@ const B_AT = 12288u;
 const EPS = 0.00001;
 const EACH = 16u;
 const A_GROUPS = (A_ROWS + EACH - 1u) / EACH;
-// Blocks of a row, those of a lane, and how many of these it asks for at once: as many as make the fewest trips.
 const A_BLOCKS = COLS / BLOCK;
-const A_ROUNDS = (A_BLOCKS + SUM_LANES - 1u) / SUM_LANES;
-const A_TRIPS = select(A_ROUNDS, (A_ROUNDS + AT_ONCE - 1u) / AT_ONCE, EACH <= 8u);
-const A_AHEAD = (A_ROUNDS + A_TRIPS - 1u) / A_TRIPS;
-const A_EVEN = A_BLOCKS % (A_AHEAD * SUM_LANES) == 0u;
 const B_BLOCKS = COLS / BLOCK_b;
-const B_ROUNDS = (B_BLOCKS + SUM_LANES - 1u) / SUM_LANES;
-const B_TRIPS = select(B_ROUNDS, (B_ROUNDS + AT_ONCE_b - 1u) / AT_ONCE_b, EACH <= 8u);
-const B_AHEAD = (B_ROUNDS + B_TRIPS - 1u) / B_TRIPS;
-const B_EVEN = B_BLOCKS % (B_AHEAD * SUM_LANES) == 0u;
+const A_AHEAD = select(1u, AT_ONCE, EACH <= 8u && A_BLOCKS > SUM_LANES); // blocks that a lane asks for at once
+const B_AHEAD = select(1u, AT_ONCE_b, EACH <= 8u && B_BLOCKS > SUM_LANES);
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
@@ -50,15 +43,13 @@ fn bits_input(asked: Input) -> u32 {
   let x_bits = bitcast<u32>(asked.x[0].x) | bitcast<u32>(asked.x[1].x);
   return x_bits | bitcast<u32>(asked.w[0].x) | bitcast<u32>(asked.w[1].x);
 }
-// One times the other, the squares counted; nothing of a block past the last.
-fn normed(asked: Input, there: bool) -> mat2x4f {
-  let a = select(vec4f(), asked.x[0], there);
-  let b = select(vec4f(), asked.x[1], there);
-  squares += dot(a, a) + dot(b, b);
-  return mat2x4f(a * asked.w[0], b * asked.w[1]);
+// One times the other, the squares counted.
+fn normed(asked: Input) -> mat2x4f {
+  squares += dot(asked.x[0], asked.x[0]) + dot(asked.x[1], asked.x[1]);
+  return mat2x4f(asked.x[0] * asked.w[0], asked.x[1] * asked.w[1]);
 }
 
-// Block b of the first eight rows, asked for and multiplied; a lane's blocks past the last are the last, and nothing of x.
+// Block b of the first eight rows, asked for (where there is none, the last) and multiplied.
 struct AskedA {
   upper: Four,
   lower: Four,
@@ -76,15 +67,14 @@ fn bits_a(asked: AskedA) -> u32 {
   return bits_of(asked.upper) | bits_of(asked.lower) | bits_input(asked.input);
 }
 fn take_a(asked: AskedA, row: u32, b: u32) {
-  let at = min(b, A_BLOCKS - 1u);
-  let h = normed(asked.input, A_EVEN | (b < A_BLOCKS));
-  sum0 += asked_four(asked.upper, at, h[0], h[1]);
+  let h = normed(asked.input);
+  sum0 += asked_four(asked.upper, b, h[0], h[1]);
   if (EACH > 4u) {
-    sum1 += asked_four(asked.lower, at, h[0], h[1]);
+    sum1 += asked_four(asked.lower, b, h[0], h[1]);
   }
   if (EACH > 8u) {
-    sum2 += four(row + 8u, at, h[0], h[1]);
-    sum3 += four(row + 12u, at, h[0], h[1]);
+    sum2 += four(row + 8u, b, h[0], h[1]);
+    sum3 += four(row + 12u, b, h[0], h[1]);
   }
 }
 struct AskedB {
@@ -104,15 +94,14 @@ fn bits_b(asked: AskedB) -> u32 {
   return bits_of_b(asked.upper) | bits_of_b(asked.lower) | bits_input(asked.input);
 }
 fn take_b(asked: AskedB, row: u32, b: u32) {
-  let at = min(b, B_BLOCKS - 1u);
-  let h = normed(asked.input, B_EVEN | (b < B_BLOCKS));
-  sum0 += asked_four_b(asked.upper, at, h[0], h[1]);
+  let h = normed(asked.input);
+  sum0 += asked_four_b(asked.upper, b, h[0], h[1]);
   if (EACH > 4u) {
-    sum1 += asked_four_b(asked.lower, at, h[0], h[1]);
+    sum1 += asked_four_b(asked.lower, b, h[0], h[1]);
   }
   if (EACH > 8u) {
-    sum2 += four_b(row + 8u, at, h[0], h[1]);
-    sum3 += four_b(row + 12u, at, h[0], h[1]);
+    sum2 += four_b(row + 8u, b, h[0], h[1]);
+    sum3 += four_b(row + 12u, b, h[0], h[1]);
   }
 }
 
@@ -133,31 +122,15 @@ fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     for (var b = lane.index; b < A_BLOCKS; b += A_AHEAD * SUM_LANES) {
       var b0 = ask_a(first, b);
       var b1 = AskedA();
-      var b2 = AskedA();
-      var b3 = AskedA();
       if (A_AHEAD > 1u) {
         b1 = ask_a(first, b + SUM_LANES);
-      }
-      if (A_AHEAD > 2u) {
-        b2 = ask_a(first, b + 2u * SUM_LANES);
-      }
-      if (A_AHEAD > 3u) {
-        b3 = ask_a(first, b + 3u * SUM_LANES);
-      }
-      if (A_AHEAD > 1u) {
-        let held_by = zero & (bits_a(b0) | bits_a(b1) | bits_a(b2) | bits_a(b3));
-        b0.upper = held(b0.upper, held_by);
-        b0.lower = held(b0.lower, held_by);
+        let held_by = zero & (bits_a(b0) | bits_a(b1));
+        b0.upper = kept_back(b0.upper, held_by);
+        b0.lower = kept_back(b0.lower, held_by);
       }
       take_a(b0, first, b);
-      if (A_AHEAD > 1u) {
+      if (A_AHEAD > 1u && b + SUM_LANES < A_BLOCKS) {
         take_a(b1, first, b + SUM_LANES);
-      }
-      if (A_AHEAD > 2u) {
-        take_a(b2, first, b + 2u * SUM_LANES);
-      }
-      if (A_AHEAD > 3u) {
-        take_a(b3, first, b + 3u * SUM_LANES);
       }
     }
   } else {
@@ -165,31 +138,15 @@ fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     for (var b = lane.index; b < B_BLOCKS; b += B_AHEAD * SUM_LANES) {
       var b0 = ask_b(first, b);
       var b1 = AskedB();
-      var b2 = AskedB();
-      var b3 = AskedB();
       if (B_AHEAD > 1u) {
         b1 = ask_b(first, b + SUM_LANES);
-      }
-      if (B_AHEAD > 2u) {
-        b2 = ask_b(first, b + 2u * SUM_LANES);
-      }
-      if (B_AHEAD > 3u) {
-        b3 = ask_b(first, b + 3u * SUM_LANES);
-      }
-      if (B_AHEAD > 1u) {
-        let held_by = zero & (bits_b(b0) | bits_b(b1) | bits_b(b2) | bits_b(b3));
-        b0.upper = held_b(b0.upper, held_by);
-        b0.lower = held_b(b0.lower, held_by);
+        let held_by = zero & (bits_b(b0) | bits_b(b1));
+        b0.upper = kept_back_b(b0.upper, held_by);
+        b0.lower = kept_back_b(b0.lower, held_by);
       }
       take_b(b0, first, b);
-      if (B_AHEAD > 1u) {
+      if (B_AHEAD > 1u && b + SUM_LANES < B_BLOCKS) {
         take_b(b1, first, b + SUM_LANES);
-      }
-      if (B_AHEAD > 2u) {
-        take_b(b2, first, b + 2u * SUM_LANES);
-      }
-      if (B_AHEAD > 3u) {
-        take_b(b3, first, b + 3u * SUM_LANES);
       }
     }
   }

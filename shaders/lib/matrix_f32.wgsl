@@ -30,15 +30,15 @@ fn ask_four(row: u32, b: u32) -> Four {
   return Four(mat4x4f(r0[0], r1[0], r2[0], r3[0]), mat4x4f(r0[1], r1[1], r2[1], r3[1]));
 }
 
-// A compiler puts off each load until its turn, if it can. It cannot where the first block's words are held: until bits of all
-// that was asked for are known, and, being anded with a zero that no compiler can see, taken in.
+// A compiler puts off each load until its turn, if it can: then blocks that were asked for at once come one after another. It
+// cannot where the first one's words are kept back by bits of all of them, anded with a zero that it does not know to be one.
 fn bits_of(asked: Four) -> u32 {
   let low = vec4u(bitcast<u32>(asked.low[0].x), bitcast<u32>(asked.low[1].x), bitcast<u32>(asked.low[2].x), bitcast<u32>(asked.low[3].x));
   let high = vec4u(bitcast<u32>(asked.high[0].x), bitcast<u32>(asked.high[1].x), bitcast<u32>(asked.high[2].x), bitcast<u32>(asked.high[3].x));
   let both = low | high;
   return both.x | both.y | both.z | both.w;
 }
-fn held(asked: Four, zero: u32) -> Four {
+fn kept_back(asked: Four, zero: u32) -> Four {
   let low = asked.low;
   return Four(mat4x4f(held_four(low[0], zero), held_four(low[1], zero), held_four(low[2], zero), held_four(low[3], zero)), asked.high);
 }

@@ -20,7 +20,7 @@ fn block(row: u32, b: u32) -> array<vec4f, 2> {
 }
 
 // What four() reads, which can be asked for before there is an x, and of how many blocks at once. row is a multiple of 4.
-const AT_ONCE = 3u;
+const AT_ONCE = 2u;
 struct Four {
   low: vec4u,
   high: vec4u,
@@ -31,12 +31,12 @@ fn ask_four(row: u32, b: u32) -> Four {
   return Four(codes[at + 2u * b], codes[at + 2u * b + 1u], codes[at + COLS / 4u + b / 8u]);
 }
 
-// A compiler puts off each load until its turn, if it can. It cannot where the first block's words are held: until bits of all
-// that was asked for are known, and, being anded with a zero that no compiler can see, taken in.
+// A compiler puts off each load until its turn, if it can: then blocks that were asked for at once come one after another. It
+// cannot where the first one's words are kept back by bits of all of them, anded with a zero that it does not know to be one.
 fn bits_of(asked: Four) -> u32 {
   return asked.low.x | asked.high.x | asked.pairs.x;
 }
-fn held(asked: Four, zero: u32) -> Four {
+fn kept_back(asked: Four, zero: u32) -> Four {
   return Four(asked.low | vec4u(zero), asked.high | vec4u(zero), asked.pairs);
 }
 

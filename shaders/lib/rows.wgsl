@@ -24,7 +24,7 @@ fn ask_four(row: u32, b: u32) -> Four {
 fn bits_of(asked: Four) -> u32 {
   return 0u;
 }
-fn held(asked: Four, zero: u32) -> Four {
+fn kept_back(asked: Four, zero: u32) -> Four {
   return asked;
 }
 fn asked_four(asked: Four, b: u32, x0: vec4f, x1: vec4f) -> vec4f {

@@ -68,7 +68,7 @@ export const layerMutants: Mutant[] = [
   mutant(matvec, 'the last columns left out', 'b < BLOCKS;', 'b < BLOCKS - 1u;', (k) =>
     checkMatvec(k, onTop, TREE_64),
   ),
-  mutant(matvec, 'blocks past the last counted', 'EVEN | (b < BLOCKS)', 'true', (k) =>
+  mutant(matvec, 'blocks past the last counted', ' && b + SUM_LANES < BLOCKS', '', (k) =>
     checkMatvec(k, ragged, TREE_64),
   ),
   mutant(matvec, 'one of the blocks asked for twice', 'product(b1, b', 'product(b0, b', (k) =>
