@@ -99,7 +99,8 @@ export class Seats {
     // While the one who sits writes, others wait in any case.
     const writes = [...this.#running].some((running) => running.writes);
     const passes = this.#running.size > 0 && (writes || this.#waiting.length === 0);
-    if (this.#sitting === seat && !this.#moving && passes) {
+    // One that was left without a branch is given another first.
+    if (this.#sitting === seat && seat.present !== null && !this.#moving && passes) {
       this.#running.add(turn);
       return Promise.resolve();
     }
@@ -152,6 +153,7 @@ export class Seats {
       // An empty branch that someone left is anybody's.
       for (const other of this.#seats) other.give(id);
       seat.own(id);
+      seat.watching?.onFrame({ kind: 'forgotten', from: 0 });
     }
     if (seat.watching && before !== seat) {
       await memory.watch(seat.watching.watch, seat.watching.onFrame);

@@ -208,7 +208,7 @@ describe('a recording', () => {
     const wanted = await record(() => Promise.resolve(() => {}));
     const read = gpu.read.bind(gpu);
     const told = await record(async () => {
-      let goOn: (() => void) | null = null;
+      let goOn = null as (() => void) | null;
       gpu.read = async (tensor, ...range) => {
         const bytes = await read(tensor, ...range);
         if (tensor.name === 'token records' && !goOn)

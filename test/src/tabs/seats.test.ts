@@ -76,6 +76,39 @@ test('conversations take turns, each goes on from its own memory, and those who 
   await one.rise();
 }, 60_000);
 
+test('what is said right after a reset stands in a branch of its own, whatever is still looked at', async () => {
+  const shared = shareable(engine);
+  let goOn = null as (() => void) | null;
+  shared.memory.branches = async () => {
+    await new Promise<void>((resolve) => (goOn = resolve));
+    return engine.branches();
+  };
+  const others = new Seats(shared, engine.loaded);
+  const [one, two] = [others.sit(), others.sit()];
+  await one.generate({ kind: 'ids', ids: prompt }, short(2), () => {});
+  const looking = one.memory.branches();
+  await expect.poll(() => goOn).not.toBeNull();
+  await one.reset();
+  const answering = one.generate({ kind: 'ids', ids: prompt }, short(2), () => {});
+  shared.memory.branches = () => Promise.resolve(engine.branches());
+  goOn!();
+  await looking;
+  const { ids } = await answering;
+  const more = await one.generate({ kind: 'ids', ids: [...prompt, ...ids] }, short(1), () => {});
+  expect(more.reusedTokens).toBeGreaterThan(prompt.length);
+
+  // Where its branches went without its doing, a tab is told so before it begins another one.
+  const frames: Frame[] = [];
+  await one.memory.watch(watch, (frame) => frames.push(frame));
+  await two.generate({ kind: 'ids', ids: other }, short(1), () => {});
+  one.forget();
+  frames.length = 0;
+  await one.memory.branches();
+  expect(frames).toEqual([{ kind: 'forgotten', from: 0 }]);
+  await one.rise();
+  await two.rise();
+}, 60_000);
+
 test('a stop ends what its own tab writes or waits to write, and nothing else', async () => {
   const [one, two] = [seats.sit(), seats.sit()];
   let written = 0;
