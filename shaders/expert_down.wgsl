@@ -64,7 +64,7 @@ fn product_shared(asked: AskedShared, b: u32) -> vec4f {
 @compute @workgroup_size(SUM_LANES)
 fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let row = 4u * group.x;
-  let zero = group.y; // but no compiler knows
+  let zero = group.y; // 0, but no compiler knows
   let before = x[row + lane.index % 4u];
   var always = AskedShared();
   if (SHARED == 1u) {
@@ -82,7 +82,7 @@ fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     var b1 = Asked();
     if (AHEAD > 1u) {
       b1 = ask(row, n + SUM_LANES);
-      b0.four = kept_back(b0.four, zero & (bits_asked(b0) | bits_asked(b1)));
+      b0.four = kept_back(b0.four, zero & (bits_asked(b0) | bits_asked(b1) | bits_of_b(always.four)));
     }
     acc += product(b0, n);
     if (AHEAD > 1u && n + SUM_LANES < BLOCKS) {

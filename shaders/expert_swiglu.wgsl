@@ -76,7 +76,7 @@ fn take(asked: Asked, b: u32) {
 fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let slot = min(group.x / PER_SLOT, TOP);
   let row = 4u * (group.x - slot * PER_SLOT);
-  let zero = group.y; // but no compiler knows
+  let zero = group.y; // 0, but no compiler knows
   if (slot < TOP) {
     let expert = choose(slot, group.x == 0u, lane) - FIRST; // wraps around for an expert before this part
     if (expert >= COUNT) {

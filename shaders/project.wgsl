@@ -116,7 +116,7 @@ fn keep(y_at: u32, at: u32, rows: u32, sums: vec4f, lane: u32) {
 fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let in_a = B_ROWS == 0u || group.x < A_GROUPS;
   let row = EACH * select(group.x - A_GROUPS, group.x, in_a);
-  let zero = group.y; // but no compiler knows
+  let zero = group.y; // 0, but no compiler knows
   if (in_a) {
     let first = A_FIRST + row;
     for (var b = lane.index; b < A_BLOCKS; b += A_AHEAD * SUM_LANES) {
