@@ -405,11 +405,7 @@ function loadMoe(load: WeightLoader, config: ModelConfig, b: string): MoeWeights
   return {
     kind: 'moe',
     norm: load.vector(`${b}ffn_norm.weight`),
-    constants: load.vector(
-      `${b}ffn_norm.weight`,
-      ...router,
-      `${b}exp_probs_b.bias`,
-    ),
+    constants: load.vector(`${b}ffn_norm.weight`, ...router, `${b}exp_probs_b.bias`),
     router: load.matrix(`${b}ffn_gate_inp.weight`),
     sharedInputs: runs,
     bias: load.vector(`${b}exp_probs_b.bias`),
