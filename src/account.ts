@@ -1,7 +1,13 @@
 /**
  * What of a session outlives a reload of its page: its words, as text to be stored. Pure.
  */
-import { type Conversation, emptyConversation, setTurn, type TurnNode } from './conversation.ts';
+import {
+  type Conversation,
+  emptyConversation,
+  removeTurn,
+  setTurn,
+  type TurnNode,
+} from './conversation.ts';
 import { blankPaper, type Paper } from './paper.ts';
 
 export interface Account {
@@ -22,13 +28,16 @@ interface Session extends Account {
   } | null;
 }
 
-/** All that is said, an answer under way as far as it is shown; `ids` are its tokens. */
+/** All that is said, an answer under way as far as it is shown, if it has begun; `ids` are its tokens. */
 export function accountOf(
   { model, conversation, paper, writing }: Session,
   ids: number[],
 ): Account {
-  if (writing?.target.kind !== 'turn' || writing.phase === 'waiting')
-    return { model, conversation, paper };
+  if (writing?.target.kind !== 'turn') return { model, conversation, paper };
+  const { id } = writing.target;
+  // As where it is stopped: whoever comes back finds the question, and may have it answered.
+  if (writing.phase === 'waiting')
+    return { model, conversation: removeTurn(conversation, id), paper };
   const shown = ids.slice(0, writing.begunTokens + writing.tokens);
   const turn = { role: 'assistant' as const, content: writing.text, ids: shown };
   const failure = {
@@ -36,7 +45,7 @@ export function accountOf(
     message: 'The page was left while this was written.',
   };
   const origin = { kind: 'failed' as const, failure };
-  return { model, conversation: setTurn(conversation, writing.target.id, turn, origin), paper };
+  return { model, conversation: setTurn(conversation, id, turn, origin), paper };
 }
 
 /** Grows when accounts change their meaning: one of another version is not read. */

@@ -53,7 +53,10 @@ test('an answer under way is stored as far as it is shown, with the ids of just 
     turn: { content: 'Me a', ids: [1, 2, 3] },
     origin: { kind: 'failed', failure: { name: 'Refused' } },
   });
-  expect(accountOf({ ...account, writing: { ...writing, phase: 'waiting' } }, [])).toEqual(account);
+  // One that has not begun has no place: the question can be answered.
+  const waiting = { ...writing, phase: 'waiting', text: '', tokens: 0, begunTokens: 0 };
+  const unanswered = accountOf({ ...account, writing: waiting }, []).conversation;
+  expect([unanswered.nodes, unanswered.shown]).toEqual([asked.tree.nodes, asked.tree.shown]);
 });
 
 test('the page after a reload has the conversation, and the engine its state before it is asked anything', async () => {

@@ -306,6 +306,14 @@ test('a conversation that begins anew shows nothing of the last one, however lat
   expect(document.querySelector('.selection')).toBeNull();
 });
 
+test('an answer that is stopped before its first word says so, and tells no time of one', async () => {
+  const { client } = await openTold();
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await expect.element(answers.last()).toHaveTextContent('Stopped before the first word.');
+  expect(client.stops).toBe(1);
+  expect(answers.last().element().textContent).not.toMatch(/first after/);
+});
+
 test('what is told late of a recording that was ended is not shown', async () => {
   const { tells } = await openTold();
   tells[0]!(0, 1, 2);
