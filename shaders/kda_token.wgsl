@@ -19,7 +19,7 @@ fn kda_token(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   for (var i = lane.index; i < 2u * RANK / 4u; i += SUM_LANES) {
     low[i] = vec4f(inputs[C + 4u * i], inputs[C + 4u * i + 1u], inputs[C + 4u * i + 2u], inputs[C + 4u * i + 3u]);
   }
-  let out = take_token(h, inputs[C + 2u * RANK + h], lane);
+  let out = take_token(h, inputs[C + 2u * RANK + h], group.y, lane);
   if (lane.index < FOURS) {
     y[h * FOURS + lane.index] = out;
   }

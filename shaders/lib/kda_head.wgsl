@@ -6,6 +6,26 @@
 const SHARERS = SUM_LANES / GATE_FOURS; // lanes that share four rows of F or G
 var<workgroup> low: array<vec4f, 2u * RANK / 4u>; // f | o_g
 
+// What the convolution of number i of the head's q | k | v reads, where there are four taps; and the convolution.
+struct Taps {
+  inputs: vec4f, // oldest first
+  weights: vec4f,
+}
+fn ask_taps(i: u32, h: u32) -> Taps {
+  let c = channel(i, h);
+  let weights = vec4f(constant(c * TAPS), constant(c * TAPS + 1u), constant(c * TAPS + 2u), constant(c * TAPS + 3u));
+  return Taps(vec4f(tails[c], tails[C + c], tails[2u * C + c], given(i, h)), weights);
+}
+fn convolve_four(asked: Taps, i: u32, h: u32) -> f32 {
+  let c = channel(i, h);
+  let x = asked.inputs;
+  let w = asked.weights;
+  tails[c] = x.y;
+  tails[C + c] = x.z;
+  tails[2u * C + c] = x.w;
+  return silu(w.w * x.w + w.x * x.x + w.y * x.y + w.z * x.z);
+}
+// And for any number of them.
 fn convolve(i: u32, h: u32) -> f32 {
   let c = channel(i, h);
   let last = given(i, h);
@@ -20,22 +40,37 @@ fn convolve(i: u32, h: u32) -> f32 {
   tails[(TAPS - 2u) * C + c] = last;
   return silu(sum);
 }
+fn convolve_all(h: u32, lane: Lane) {
+  if (TAPS != 4u) {
+    for (var i = lane.index; i < MIXED; i += SUM_LANES) {
+      mixed[i] = convolve(i, h);
+    }
+    return;
+  }
+  for (var i = lane.index; i < MIXED; i += 2u * SUM_LANES) { // two are on their way at once
+    let further = select(i, i + SUM_LANES, i + SUM_LANES < MIXED);
+    let near = ask_taps(i, h);
+    let far = ask_taps(further, h);
+    mixed[i] = convolve_four(near, i, h);
+    if (further != i) {
+      mixed[further] = convolve_four(far, further, h);
+    }
+  }
+}
 
 // Row d of S, decayed; rows past the last are nothing.
 fn decayed(h: u32, d: u32, columns: u32) -> vec4f {
   return select(0.0, decay[min(d, K - 1u)], d < K) * S[(h * K + min(d, K - 1u)) * FOURS + columns];
 }
-fn take(h: u32, d: u32, columns: u32, q_scale: f32, k_scale: f32) {
-  let row = decayed(h, d, columns);
+fn take(row: vec4f, d: u32, q_scale: f32, k_scale: f32) {
   held += row * (mixed[K + min(d, K - 1u)] * k_scale);
   found += row * (mixed[min(d, K - 1u)] * q_scale);
 }
 
 // The head's four y of this lane's columns, which its STRANDS lanes all have. `strength` is beta before its sigmoid; `low` is there.
-fn take_token(h: u32, strength: f32, lane: Lane) -> vec4f {
-  for (var i = lane.index; i < 2u * K + V; i += SUM_LANES) {
-    mixed[i] = convolve(i, h);
-  }
+// `zero` is 0, but no compiler knows.
+fn take_token(h: u32, strength: f32, zero: u32, lane: Lane) -> vec4f {
+  convolve_all(h, lane);
   workgroupBarrier();
 
   // Lengths of q and k and their product; on the way, rows of F and G by several lanes each.
@@ -46,12 +81,26 @@ fn take_token(h: u32, strength: f32, lane: Lane) -> vec4f {
   let row = 4u * (lane.index / SHARERS);
   var gates = vec4f();
   if (row < K) {
-    for (var b = lane.index % SHARERS; b < RANK / BLOCK; b += SHARERS) {
-      gates += four(F_FIRST + h * K + row, b, low[quad(b, 0u)], low[quad(b, 1u)]);
+    for (var b = lane.index % SHARERS; b < RANK / BLOCK; b += 2u * SHARERS) {
+      let c = min(b + SHARERS, RANK / BLOCK - 1u);
+      let far = ask_four(F_FIRST + h * K + row, c);
+      var near = ask_four(F_FIRST + h * K + row, b);
+      near = kept_back(near, zero & (bits_of(near) | bits_of(far)));
+      gates += asked_four(near, b, low[quad(b, 0u)], low[quad(b, 1u)]);
+      if (b + SHARERS < RANK / BLOCK) {
+        gates += asked_four(far, c, low[quad(c, 0u)], low[quad(c, 1u)]);
+      }
     }
   } else if (row < K + V) {
-    for (var b = lane.index % SHARERS; b < RANK / BLOCK_b; b += SHARERS) {
-      gates += four_b(G_FIRST + h * V + row - K, b, low[RANK / 4u + quad_b(b, 0u)], low[RANK / 4u + quad_b(b, 1u)]);
+    for (var b = lane.index % SHARERS; b < RANK / BLOCK_b; b += 2u * SHARERS) {
+      let c = min(b + SHARERS, RANK / BLOCK_b - 1u);
+      let far = ask_four_b(G_FIRST + h * V + row - K, c);
+      var near = ask_four_b(G_FIRST + h * V + row - K, b);
+      near = kept_back_b(near, zero & (bits_of_b(near) | bits_of_b(far)));
+      gates += asked_four_b(near, b, low[RANK / 4u + quad_b(b, 0u)], low[RANK / 4u + quad_b(b, 1u)]);
+      if (b + SHARERS < RANK / BLOCK_b) {
+        gates += asked_four_b(far, c, low[RANK / 4u + quad_b(c, 0u)], low[RANK / 4u + quad_b(c, 1u)]);
+      }
     }
   }
   sums[lane.index] = gates;
@@ -77,11 +126,23 @@ fn take_token(h: u32, strength: f32, lane: Lane) -> vec4f {
 
   let columns = lane.index % FOURS;
   let part = lane.index / FOURS;
-  for (var d = part; d < K; d += 4u * STRANDS) { // columns rows are on their way at once
-    take(h, d, columns, q_scale, k_scale);
-    take(h, d + STRANDS, columns, q_scale, k_scale);
-    take(h, d + 2u * STRANDS, columns, q_scale, k_scale);
-    take(h, d + 3u * STRANDS, columns, q_scale, k_scale);
+  for (var d = part; d < K; d += 8u * STRANDS) { // eight rows are on their way at once
+    let r0 = decayed(h, d, columns);
+    let r1 = decayed(h, d + STRANDS, columns);
+    let r2 = decayed(h, d + 2u * STRANDS, columns);
+    let r3 = decayed(h, d + 3u * STRANDS, columns);
+    let r4 = decayed(h, d + 4u * STRANDS, columns);
+    let r5 = decayed(h, d + 5u * STRANDS, columns);
+    let r6 = decayed(h, d + 6u * STRANDS, columns);
+    let r7 = decayed(h, d + 7u * STRANDS, columns);
+    take(r0, d, q_scale, k_scale);
+    take(r1, d + STRANDS, q_scale, k_scale);
+    take(r2, d + 2u * STRANDS, q_scale, k_scale);
+    take(r3, d + 3u * STRANDS, q_scale, k_scale);
+    take(r4, d + 4u * STRANDS, q_scale, k_scale);
+    take(r5, d + 5u * STRANDS, q_scale, k_scale);
+    take(r6, d + 6u * STRANDS, q_scale, k_scale);
+    take(r7, d + 7u * STRANDS, q_scale, k_scale);
   }
   sums[lane.index] = held;
   sums[SUM_LANES + lane.index] = found;

@@ -37,6 +37,7 @@ const token: TokenCase = {
   watched: null,
 };
 const short = { ...token, size: 1e-2 };
+const three = { ...token, taps: 3 };
 const chosen = { experts: 9, parts: [0, 4], ids: [7, 0, 8, 3], sum: TREE_64 };
 const open: ExpertSwigluCase = {
   ...chosen,
@@ -119,10 +120,19 @@ export const decodeMutants: Mutant[] = [
   projected('a four written in the place of another', 'row + 12u, rows', 'row + 8u, rows'),
   projected('rows past the last written over what follows', 'at + lane < rows', 'true'),
 
-  head('newest tap first', 'constant(c * TAPS + j)', 'constant(c * TAPS + TAPS - 2u - j)'),
-  head('tails not shifted', 'tails[(j - 1u) * C + c] = x;', ''),
-  head('the newest input not kept', 'tails[(TAPS - 2u) * C + c] = last;', ''),
-  head('no activation after the convolution', 'return silu(sum);', 'return sum;'),
+  head('newest tap first', 'w.w * x.w + w.x * x.x', 'w.x * x.w + w.w * x.x'),
+  head('tails not shifted', 'tails[c] = x.y;', ''),
+  head('the newest input not kept', 'tails[2u * C + c] = x.w;', ''),
+  head('no activation after the convolution', 'return silu(w.w', 'return (w.w'),
+  head(
+    'newest of three taps first',
+    'constant(c * TAPS + j)',
+    'constant(c * TAPS + 1u - j)',
+    three,
+  ),
+  head('two tails not shifted', 'tails[(j - 1u) * C + c] = x;', '', three),
+  head('the newest of three not kept', 'tails[(TAPS - 2u) * C + c] = last;', '', three),
+  head('no activation after three taps', 'return silu(sum);', 'return sum;', three),
   head('q not scaled', '(total.x + EPS) * f32(K)', 'total.x + EPS'),
   head(
     'eps outside the root of a key’s length',
@@ -144,7 +154,8 @@ export const decodeMutants: Mutant[] = [
   head('swish for sigmoid in the out gate', '= sigmoid(sum)', '= silu(sum)'),
   head('V-first memory', '* FOURS + columns] = written', '+ columns * K] = written'),
   head('the memory not decayed', 'decay[min(d, K - 1u)]', '1.0'),
-  head('read before decay', 'held += row', 'held += S[(h * K + min(d, K - 1u)) * FOURS + columns]'),
+  head('read before decay', 'take(r0, d,', 'take(S[(h * K + d) * FOURS + columns], d,'),
+  head('one of the blocks asked for twice', 'asked_four(far, c', 'asked_four(near, b'),
   head('decay after write', 'before + mixed', 'before + decay[d] * mixed'),
   head('read before write', 'found + total.z', 'found + 0.0 * total.z'),
   head('surprise against nothing held', ' - held)', ')'),
