@@ -122,7 +122,7 @@ fn kda_layer(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let a1 = ask_in(in_row, in_share, 1u);
   let a2 = ask_in(in_row, in_share, 2u);
   let a3 = ask_in(in_row, in_share, 3u);
-  norm_scale = take_residual(h == 0u, lane);
+  norm_scale = take_residual(h == 0u, 0u, lane);
   var wide = (in_block(a0, in_share, 0u) + in_block(a1, in_share, 1u)) + (in_block(a2, in_share, 2u) + in_block(a3, in_share, 3u));
   if (IN_ROUNDS > 4u) {
     wide += in_rows(in_row, in_share, 4u);
@@ -181,7 +181,9 @@ fn kda_layer(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   if (lane.index < D / 4u) {
     rows[(PART_TO + h) * (D / 4u) + lane.index] = scale * part;
   }
-  for (var n = lane.index + SUM_LANES; n < D / 4u; n += SUM_LANES) { // only where no lanes share rows
-    rows[(PART_TO + h) * (D / 4u) + n] = scale * out_rows(4u * n, h, 0u, 0u);
+  if (SUM_LANES < D / 4u) {
+    for (var n = lane.index + SUM_LANES; n < D / 4u; n += SUM_LANES) { // only where no lanes share rows
+      rows[(PART_TO + h) * (D / 4u) + n] = scale * out_rows(4u * n, h, 0u, 0u);
+    }
   }
 }

@@ -97,8 +97,10 @@ fn mla_out(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     }
     sums[t] = acc;
   }
-  for (var t = lane.index + SUM_LANES; t < VALUE_FOURS * VALUE_SHARERS; t += SUM_LANES) {
-    sums[t] = value_rounds(head, t, 0u);
+  if (SUM_LANES < VALUE_FOURS * VALUE_SHARERS) {
+    for (var t = lane.index + SUM_LANES; t < VALUE_FOURS * VALUE_SHARERS; t += SUM_LANES) {
+      sums[t] = value_rounds(head, t, 0u);
+    }
   }
   workgroupBarrier();
   for (var f = lane.index; f < VALUE_FOURS; f += SUM_LANES) {
@@ -127,7 +129,9 @@ fn mla_out(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   if (lane.index < D / 4u) {
     rows[(PART_TO + head) * (D / 4u) + lane.index] = part;
   }
-  for (var f = lane.index + SUM_LANES; f < D / 4u; f += SUM_LANES) { // only where no lanes share rows: their shares are f itself
-    rows[(PART_TO + head) * (D / 4u) + f] = out_rounds(head, f, 0u);
+  if (SUM_LANES < D / 4u) {
+    for (var f = lane.index + SUM_LANES; f < D / 4u; f += SUM_LANES) { // only where no lanes share rows: their shares are f itself
+      rows[(PART_TO + head) * (D / 4u) + f] = out_rounds(head, f, 0u);
+    }
   }
 }

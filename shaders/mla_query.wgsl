@@ -107,7 +107,7 @@ fn mla_query(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let q2 = ask_query(own, own_query, 2u);
   let q3 = ask_query(own, own_query, 3u);
   let k0 = ask_key(own, own_key, 0u);
-  let scale = take_residual(head == HEADS, lane);
+  let scale = take_residual(head == HEADS, 0u, lane);
   if (head < HEADS) {
     if (lane.index < QUERY_FOURS * QUERY_SHARERS) {
       let t = lane.index;
@@ -117,8 +117,10 @@ fn mla_query(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       }
       sums[t] = acc;
     }
-    for (var t = lane.index + SUM_LANES; t < QUERY_FOURS * QUERY_SHARERS; t += SUM_LANES) {
-      sums[t] = query_rounds(head, t, 0u);
+    if (SUM_LANES < QUERY_FOURS * QUERY_SHARERS) {
+      for (var t = lane.index + SUM_LANES; t < QUERY_FOURS * QUERY_SHARERS; t += SUM_LANES) {
+        sums[t] = query_rounds(head, t, 0u);
+      }
     }
     workgroupBarrier();
     for (var f = lane.index; f < QUERY_FOURS; f += SUM_LANES) {
@@ -135,8 +137,10 @@ fn mla_query(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       }
       sums[t] = acc;
     }
-    for (var t = lane.index + SUM_LANES; t < KEY_FOURS * KEY_SHARERS; t += SUM_LANES) {
-      sums[t] = key_rounds(head, t, 0u);
+    if (SUM_LANES < KEY_FOURS * KEY_SHARERS) {
+      for (var t = lane.index + SUM_LANES; t < KEY_FOURS * KEY_SHARERS; t += SUM_LANES) {
+        sums[t] = key_rounds(head, t, 0u);
+      }
     }
     workgroupBarrier();
     for (var f = lane.index; f < KEY_FOURS; f += SUM_LANES) {

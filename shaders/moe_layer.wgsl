@@ -6,8 +6,9 @@
 //
 // Shapes  rows [.., D]: see residual   constants, chosen: see router_early   G, U [EXPERTS WIDTH, D]   C [2 SHARED, D]
 //         E [EXPERTS D, WIDTH], for the shared expert [D, SHARED]; all in any format each
-// Grid    (SLICES): units are slot 0's WIDTH, slot 1's, .., then SHARED; each workgroup takes the next UNITS, all of one expert
-// Links   matrix_* for G, others as b for U, c for C, d and e for E, activation, residual, router_early, sum_{tree,subgroup}
+// Grid    (SLICES + WARMERS): units are slot 0's WIDTH, slot 1's, .., then SHARED; each workgroup takes the next UNITS, all of one
+//         expert; those after them are ahead's
+// Links   matrix_* for G, others as b for U, c for C, d and e for E, activation, residual, router_early, ahead, sum_{tree,subgroup}
 // Oracle  test/reference/moe.ts moe
 // UNITS divides WIDTH and SHARED; it is a multiple of 32, of 256 where d or e come in blocks of 256, and SUM_LANES at most.
 // Rows PART_TO .. PART_TO + SLICES - 1 are none of those that residual reads or writes.
@@ -31,83 +32,73 @@ fn norm_weight(i: u32) -> vec4f {
   return constants[i];
 }
 
-// Four rows of gate, up or the shared expert times a share of the normed row; blocks past the end are nothing. What is constant
-// decides how many are written one after another.
-fn gate_block(row: u32, b: u32) -> vec4f {
+var<private> zero: u32; // but no compiler knows: what is anded with it keeps loads from being put off
+
+// Round j of a lane's share of four rows of gate, up or the shared expert: asked for, and multiplied by the normed row; blocks past the
+// end are nothing. Five are on their way at once.
+fn ask_gate(row: u32, share: u32, j: u32) -> Four {
+  return ask_four(row, min(share + j * SHARERS, COLS / BLOCK - 1u));
+}
+fn gate_block(asked: Four, share: u32, j: u32) -> vec4f {
+  let b = share + j * SHARERS;
   let at = min(b, COLS / BLOCK - 1u);
-  return select(0.0, 1.0, b < COLS / BLOCK) * four(row, at, normed[quad(at, 0u)], normed[quad(at, 1u)]);
+  return select(0.0, 1.0, b < COLS / BLOCK) * asked_four(asked, at, normed[quad(at, 0u)], normed[quad(at, 1u)]);
 }
 fn gate_rows(row: u32, share: u32) -> vec4f {
-  var sum = gate_block(row, share);
-  if (ROUNDS > 1u) {
-    sum += gate_block(row, share + SHARERS);
-  }
-  if (ROUNDS > 2u) {
-    sum += gate_block(row, share + 2u * SHARERS);
-  }
-  if (ROUNDS > 3u) {
-    sum += gate_block(row, share + 3u * SHARERS);
-  }
-  if (ROUNDS > 4u) {
-    sum += gate_block(row, share + 4u * SHARERS);
-  }
-  if (ROUNDS > 5u) {
-    for (var b = share + 5u * SHARERS; b < COLS / BLOCK; b += 4u * SHARERS) {
-      let near = gate_block(row, b) + gate_block(row, b + SHARERS);
-      sum += near + (gate_block(row, b + 2u * SHARERS) + gate_block(row, b + 3u * SHARERS));
-    }
+  var sum = vec4f();
+  for (var j = 0u; j < ROUNDS; j += 5u) {
+    var b0 = ask_gate(row, share, j);
+    let b1 = ask_gate(row, share, j + 1u);
+    let b2 = ask_gate(row, share, j + 2u);
+    let b3 = ask_gate(row, share, j + 3u);
+    let b4 = ask_gate(row, share, j + 4u);
+    b0 = kept_back(b0, zero & (bits_of(b1) | bits_of(b2) | bits_of(b3) | bits_of(b4)));
+    let near = gate_block(b0, share, j) + gate_block(b1, share, j + 1u);
+    sum += near + (gate_block(b2, share, j + 2u) + gate_block(b3, share, j + 3u)) + gate_block(b4, share, j + 4u);
   }
   return sum;
 }
-fn up_block(row: u32, b: u32) -> vec4f {
+fn ask_up(row: u32, share: u32, j: u32) -> Four_b {
+  return ask_four_b(row, min(share + j * SHARERS, COLS_b / BLOCK_b - 1u));
+}
+fn up_block(asked: Four_b, share: u32, j: u32) -> vec4f {
+  let b = share + j * SHARERS;
   let at = min(b, COLS_b / BLOCK_b - 1u);
-  return select(0.0, 1.0, b < COLS_b / BLOCK_b) * four_b(row, at, normed[quad_b(at, 0u)], normed[quad_b(at, 1u)]);
+  return select(0.0, 1.0, b < COLS_b / BLOCK_b) * asked_four_b(asked, at, normed[quad_b(at, 0u)], normed[quad_b(at, 1u)]);
 }
 fn up_rows(row: u32, share: u32) -> vec4f {
-  var sum = up_block(row, share);
-  if (ROUNDS_b > 1u) {
-    sum += up_block(row, share + SHARERS);
-  }
-  if (ROUNDS_b > 2u) {
-    sum += up_block(row, share + 2u * SHARERS);
-  }
-  if (ROUNDS_b > 3u) {
-    sum += up_block(row, share + 3u * SHARERS);
-  }
-  if (ROUNDS_b > 4u) {
-    sum += up_block(row, share + 4u * SHARERS);
-  }
-  if (ROUNDS_b > 5u) {
-    for (var b = share + 5u * SHARERS; b < COLS_b / BLOCK_b; b += 4u * SHARERS) {
-      let near = up_block(row, b) + up_block(row, b + SHARERS);
-      sum += near + (up_block(row, b + 2u * SHARERS) + up_block(row, b + 3u * SHARERS));
-    }
+  var sum = vec4f();
+  for (var j = 0u; j < ROUNDS_b; j += 5u) {
+    var b0 = ask_up(row, share, j);
+    let b1 = ask_up(row, share, j + 1u);
+    let b2 = ask_up(row, share, j + 2u);
+    let b3 = ask_up(row, share, j + 3u);
+    let b4 = ask_up(row, share, j + 4u);
+    b0 = kept_back_b(b0, zero & (bits_of_b(b1) | bits_of_b(b2) | bits_of_b(b3) | bits_of_b(b4)));
+    let near = up_block(b0, share, j) + up_block(b1, share, j + 1u);
+    sum += near + (up_block(b2, share, j + 2u) + up_block(b3, share, j + 3u)) + up_block(b4, share, j + 4u);
   }
   return sum;
 }
-fn shared_block(row: u32, b: u32) -> vec4f {
+fn ask_shared(row: u32, share: u32, j: u32) -> Four_c {
+  return ask_four_c(row, min(share + j * SHARERS, COLS_c / BLOCK_c - 1u));
+}
+fn shared_block(asked: Four_c, share: u32, j: u32) -> vec4f {
+  let b = share + j * SHARERS;
   let at = min(b, COLS_c / BLOCK_c - 1u);
-  return select(0.0, 1.0, b < COLS_c / BLOCK_c) * four_c(row, at, normed[quad_c(at, 0u)], normed[quad_c(at, 1u)]);
+  return select(0.0, 1.0, b < COLS_c / BLOCK_c) * asked_four_c(asked, at, normed[quad_c(at, 0u)], normed[quad_c(at, 1u)]);
 }
 fn shared_rows(row: u32, share: u32) -> vec4f {
-  var sum = shared_block(row, share);
-  if (ROUNDS_c > 1u) {
-    sum += shared_block(row, share + SHARERS);
-  }
-  if (ROUNDS_c > 2u) {
-    sum += shared_block(row, share + 2u * SHARERS);
-  }
-  if (ROUNDS_c > 3u) {
-    sum += shared_block(row, share + 3u * SHARERS);
-  }
-  if (ROUNDS_c > 4u) {
-    sum += shared_block(row, share + 4u * SHARERS);
-  }
-  if (ROUNDS_c > 5u) {
-    for (var b = share + 5u * SHARERS; b < COLS_c / BLOCK_c; b += 4u * SHARERS) {
-      let near = shared_block(row, b) + shared_block(row, b + SHARERS);
-      sum += near + (shared_block(row, b + 2u * SHARERS) + shared_block(row, b + 3u * SHARERS));
-    }
+  var sum = vec4f();
+  for (var j = 0u; j < ROUNDS_c; j += 5u) {
+    var b0 = ask_shared(row, share, j);
+    let b1 = ask_shared(row, share, j + 1u);
+    let b2 = ask_shared(row, share, j + 2u);
+    let b3 = ask_shared(row, share, j + 3u);
+    let b4 = ask_shared(row, share, j + 4u);
+    b0 = kept_back_c(b0, zero & (bits_of_c(b1) | bits_of_c(b2) | bits_of_c(b3) | bits_of_c(b4)));
+    let near = shared_block(b0, share, j) + shared_block(b1, share, j + 1u);
+    sum += near + (shared_block(b2, share, j + 2u) + shared_block(b3, share, j + 3u)) + shared_block(b4, share, j + 4u);
   }
   return sum;
 }
@@ -135,6 +126,9 @@ fn ask_down(row: u32, first: u32, j: u32) -> Down {
     ask_four_d(row, down_at(first, j)), ask_four_d(row, down_at(first, j + 1u)),
     ask_four_d(row, down_at(first, j + 2u)), ask_four_d(row, down_at(first, j + 3u)),
   );
+}
+fn bits_of_down(asked: Down) -> u32 {
+  return bits_of_d(asked.b0) | bits_of_d(asked.b1) | bits_of_d(asked.b2) | bits_of_d(asked.b3);
 }
 fn down_block(asked: Four_d, first: u32, j: u32) -> vec4f {
   let b = down_at(first, j);
@@ -167,6 +161,9 @@ fn ask_shared_down(row: u32, first: u32, j: u32) -> SharedDown {
     ask_four_e(row, shared_down_at(first, j)), ask_four_e(row, shared_down_at(first, j + 1u)),
     ask_four_e(row, shared_down_at(first, j + 2u)), ask_four_e(row, shared_down_at(first, j + 3u)),
   );
+}
+fn bits_of_shared_down(asked: SharedDown) -> u32 {
+  return bits_of_e(asked.b0) | bits_of_e(asked.b1) | bits_of_e(asked.b2) | bits_of_e(asked.b3);
 }
 fn shared_down_block(asked: Four_e, first: u32, j: u32) -> vec4f {
   let b = shared_down_at(first, j);
@@ -212,11 +209,18 @@ fn leave(g: u32, n: u32, part: vec4f) {
 
 @compute @workgroup_size(SUM_LANES)
 fn moe_layer(@builtin(workgroup_id) group: vec3u, lane: Lane) {
+  if (group.x >= SLICES) {
+    if (warm(group.x - SLICES, group.y, lane)) { // never
+      chosen[0] = 0u;
+    }
+    return;
+  }
+  zero = group.y;
   let unit = group.x * UNITS;
   let slot = min(unit / WIDTH, TOP); // TOP: the shared expert
   let first = unit - slot * WIDTH;
   let asked = ask_router(lane); // travels with the residual row
-  let scale = take_residual(group.x == 0u, lane);
+  let scale = take_residual(group.x == 0u, zero & bits_of_router(asked), lane);
   let gates = lane.index < HALF;
   let place = lane.index % HALF;
   let share = place % SHARERS;
@@ -224,10 +228,13 @@ fn moe_layer(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   var n = min(lane.index, D / 4u - 1u);
   if (slot == TOP) {
     let down = ask_shared_down(4u * n, first, 0u);
-    open_units(scale * shared_rows(select(SHARED + row, row, gates), share), 1.0, lane);
+    let sum = scale * shared_rows(select(SHARED + row, row, gates), share);
+    open_units(kept_waiting(sum, zero & bits_of_shared_down(down)), 1.0, lane);
     leave(group.x, lane.index, shared_down_rows(down, 4u * n, first));
-    for (n = lane.index + SUM_LANES; n < D / 4u; n += SUM_LANES) {
-      leave(group.x, n, shared_down_rows(ask_shared_down(4u * n, first, 0u), 4u * n, first));
+    if (SUM_LANES < D / 4u) {
+      for (n = lane.index + SUM_LANES; n < D / 4u; n += SUM_LANES) {
+        leave(group.x, n, shared_down_rows(ask_shared_down(4u * n, first, 0u), 4u * n, first));
+      }
     }
   } else {
     let expert = choose(slot, asked, scale, lane);
@@ -238,10 +245,12 @@ fn moe_layer(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     } else {
       sum = up_rows(expert * WIDTH + row, share);
     }
-    open_units(scale * sum, weight_of(expert), lane);
+    open_units(kept_waiting(scale * sum, zero & bits_of_down(down)), weight_of(expert), lane);
     leave(group.x, lane.index, down_rows(down, expert * D + 4u * n, first));
-    for (n = lane.index + SUM_LANES; n < D / 4u; n += SUM_LANES) {
-      leave(group.x, n, down_rows(ask_down(expert * D + 4u * n, first, 0u), expert * D + 4u * n, first));
+    if (SUM_LANES < D / 4u) {
+      for (n = lane.index + SUM_LANES; n < D / 4u; n += SUM_LANES) {
+        leave(group.x, n, down_rows(ask_down(expert * D + 4u * n, first, 0u), expert * D + 4u * n, first));
+      }
     }
   }
   if (group.x == 0u) {

@@ -11,5 +11,5 @@ fn norm_weight(i: u32) -> vec4f {
 }
 @compute @workgroup_size(SUM_LANES)
 fn settle(lane: Lane) {
-  _ = take_residual(true, lane);
+  _ = take_residual(true, 0u, lane);
 }

@@ -110,17 +110,17 @@ function slicesFor(p: Plan, gpu: Gpu, cache: MlaState, rows: readonly Segment[])
 }
 
 /**
- * (token, head) pairs and cache rows that one workgroup takes at a time. One token reads few rows in many slices and waits for
- * them; where they are many, more queries and rows are multiplied for each that is read.
+ * (token, head) pairs and cache rows that one workgroup takes at a time: as few pairs as one token's heads are. Where its
+ * heads are many, short slices are waited for: then half as many pairs, and small tiles whose columns more lanes share.
  */
 function tileOf(
   p: Plan,
   { heads }: ModelConfig,
   slices: number,
 ): Record<'QUERIES' | 'ROWS', number> {
-  if (!p.single) return { QUERIES: 32, ROWS: 64 };
-  if (slices >= SLICES.least && slices < SLICES.most) return { QUERIES: 16, ROWS: 32 };
-  return heads <= 16 ? { QUERIES: 16, ROWS: 128 } : { QUERIES: 32, ROWS: 64 };
+  if (p.single && heads <= 16) return { QUERIES: 16, ROWS: 128 };
+  const short = slices >= SLICES.least && slices < SLICES.most;
+  return p.single && short ? { QUERIES: 16, ROWS: 32 } : { QUERIES: 32, ROWS: 64 };
 }
 
 export function numbersOf(cache: MlaState): Library {

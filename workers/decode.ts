@@ -101,11 +101,12 @@ export function oneToken(
       look('latentQuery', s.latentQuery);
       look('o', s.o);
     }
-    if (ffn.kind === 'dense') blocks.dense(ffn);
+    const next = weights.layers[i + 1]?.mixer ?? null;
+    if (ffn.kind === 'dense') blocks.dense(ffn, next);
     else {
       const stride = chosenStride(config);
       const row = gpu.part(s.chosen, `choice of layer ${i}`, routers++ * stride, [stride]);
-      const scores = blocks.moe(ffn, row);
+      const scores = blocks.moe(ffn, next, row);
       const { expertsUsed: TOP } = config.moe;
       look('scores', scores);
       look('bias', ffn.bias);
@@ -149,7 +150,7 @@ function wideBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s: Scratch)
       p.linear(w.output, s.o, s.x, { add: true });
     },
     dense: (w) => dense(p, c, w, s),
-    moe: (w, chosen) => moe(p, gpu, c, w, s, chosen),
+    moe: (w, _next, chosen) => moe(p, gpu, c, w, s, chosen),
     end: () => {},
   };
 }

@@ -23,6 +23,7 @@ import kdaOutSource from '../shaders/kda_out.wgsl?raw';
 import kdaStepSource from '../shaders/kda_step.wgsl?raw';
 import kdaTokenSource from '../shaders/kda_token.wgsl?raw';
 import activationSource from '../shaders/lib/activation.wgsl?raw';
+import aheadSource from '../shaders/lib/ahead.wgsl?raw';
 import bestSource from '../shaders/lib/best.wgsl?raw';
 import cacheF16Source from '../shaders/lib/cache_f16.wgsl?raw';
 import cacheF32Source from '../shaders/lib/cache_f32.wgsl?raw';
@@ -107,6 +108,7 @@ export const routerLogits: Library = { name: 'router_logits', source: routerLogi
 export const routerGiven: Library = { name: 'router_given', source: routerGivenSource };
 export const FEW_EXPERTS = 16;
 /** Who chooses those of moe_layer: FEW_EXPERTS at most, or none, which makes it a dense layer. */
+export const ahead: Library = { name: 'ahead', source: aheadSource };
 export const routerEarly: Library = { name: 'router_early', source: routerEarlySource };
 export const routerNone: Library = { name: 'router_none', source: routerNoneSource };
 export const best: Library = { name: 'best', source: bestSource };
@@ -518,13 +520,13 @@ export const expertDown = kernel('expert_down', expertDownSource, {
 /**
  * One token: all of a layer of experts. SUM_LANES is 64 or more; header and router_early say what else must hold, and bindings are
  * limited. Links matrices of gate, up (`second`), shared gate | up (`third`), down (`fourth`) and shared down (`fifth`), activation,
- * residual, routerEarly, a sum. Library constants are those of residual and EXPERTS, TOP, SCALE, NORM. With routerNone, which has no
+ * residual, routerEarly, ahead, a sum. Library constants are those of residual and EXPERTS, TOP, SCALE, NORM. With routerNone, which has no
  * constants, the first two and the fourth matrix are not read, and constants are the norm's alone.
  */
 export const moeLayer = kernel('moe_layer', moeLayerSource, {
-  binds: ['rows', 'constants', 'chosen'],
-  consts: ['SLICES', 'PART_TO'],
-  grid: (c) => [c.SLICES, 1, 1],
+  binds: ['rows', 'constants', 'chosen', 'ahead'],
+  consts: ['SLICES', 'PART_TO', 'WARMERS'],
+  grid: (c) => [c.SLICES + c.WARMERS, 1, 1],
 });
 
 /** Bytes of workgroup memory that moe_layer takes, sums included. */

@@ -5,7 +5,7 @@
  */
 import type { ModelConfig } from './config.ts';
 import { attendOne, numbersOf } from './attention.ts';
-import { type Gpu, PART_ELEMENTS } from './gpu.ts';
+import { type Gpu, PART_ELEMENTS, type Tensor } from './gpu.ts';
 import { FLOOR } from './limits.ts';
 import * as K from './kernels.ts';
 import type { Blocks, Plan } from './plan.ts';
@@ -25,6 +25,7 @@ import type {
  * which every device has. With so few workgroups each is alone on its part of the GPU: its lanes are all that hides its waits.
  */
 const MOST_LANES = { kda: 512, moe: 256, query: 512, out: 512, settle: 512 };
+type Mixer = KdaWeights | MlaWeights;
 const LEAST_LANES: number = FLOOR.invocations;
 
 /** `most` lanes, or as many as the device grants and has the bytes of workgroup memory for. */
@@ -64,6 +65,27 @@ function expertSlices(c: ModelConfig, scratch: Scratch) {
 /** A dense network is wide: fewer workgroups leave fewer parts. */
 function denseSlices(c: ModelConfig, scratch: Scratch) {
   return slicesOf(c, scratch, [c.denseWidth], [64, 32]);
+}
+
+/** Workgroups that bring what comes next into the cache. A processor has none to spare. */
+const WARMERS = 24;
+
+function warmersFor({ report }: Gpu, next: Mixer | null): number {
+  return report.software || !next ? 0 : WARMERS;
+}
+
+/** Where the weights of a mixer begin and end, as far as they lie in one buffer: that of its first matrix. */
+function aheadOf(next: Mixer | null): Tensor | null {
+  if (!next) return null;
+  const matrices =
+    next.kind === 'kda'
+      ? [next.q, next.forgetA, next.forgetB, next.outGateB, next.output]
+      : [next.q, next.latent, next.keyUp, next.valueUp, next.output];
+  const all = [...matrices.map(({ parts }) => parts[0]!.codes), next.constants];
+  const own = all.filter(({ buffer }) => buffer === all[0]!.buffer);
+  const offset = Math.min(...own.map((t) => t.offset));
+  const bytes = Math.max(...own.map((t) => t.offset + t.bytes)) - offset;
+  return { ...all[0]!, name: 'weights of the next layer', bytes, offset, kind: 'scratch' };
 }
 
 /** A matrix in one buffer: with five of them a kernel's other bindings are as many as any device has. */
@@ -202,7 +224,7 @@ export function narrowBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s:
       parts = { PARTS: H, PART_FROM: MIXER_PARTS };
       input(mixed);
     },
-    dense: (w) => {
+    dense: (w, next) => {
       const { units, slices: SLICES } = denseSlices(c, s);
       const PART_TO = expertParts(c);
       const lanes = lanesFor(gpu, MOST_LANES.moe, (l) =>
@@ -211,15 +233,15 @@ export function narrowBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s:
       const [inputs] = w.inputs as [Matrix];
       p.runMatrices(
         K.moeLayer,
-        { SLICES, PART_TO },
-        { rows: s.x, constants: w.norm, chosen: s.chosen },
+        { SLICES, PART_TO, WARMERS: warmersFor(gpu, next) },
+        { rows: s.x, constants: w.norm, chosen: s.chosen, ahead: aheadOf(next) ?? w.norm },
         [inputs, inputs, inputs, w.down, w.down].map(whole),
-        [K.activation, K.residual, K.routerNone, p.sum],
+        [K.activation, K.residual, K.routerNone, K.ahead, p.sum],
         { ...residual(1, 0), ...lanes },
       );
       parts = { PARTS: SLICES, PART_FROM: PART_TO };
     },
-    moe: (w, chosen) => {
+    moe: (w, next, chosen) => {
       const { experts: EXPERTS, expertsUsed: TOP, scale: SCALE, normalised } = c.moe;
       const { units, slices: SLICES } = expertSlices(c, s);
       const PART_TO = expertParts(c);
@@ -228,12 +250,12 @@ export function narrowBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s:
       );
       p.runMatrices(
         K.moeLayer,
-        { SLICES, PART_TO },
-        { rows: s.x, constants: w.constants, chosen },
+        { SLICES, PART_TO, WARMERS: warmersFor(gpu, next) },
+        { rows: s.x, constants: w.constants, chosen, ahead: aheadOf(next) ?? w.constants },
         [w.experts.gate, w.experts.up, w.sharedInputs[0]!, w.experts.down, w.shared.down].map(
           whole,
         ),
-        [K.activation, K.residual, K.routerEarly, p.sum],
+        [K.activation, K.residual, K.routerEarly, K.ahead, p.sum],
         { ...residual(1, 0), EXPERTS, TOP, SCALE, NORM: normalised ? 1 : 0, ...lanes },
       );
       parts = { PARTS: SLICES, PART_FROM: PART_TO };

@@ -101,9 +101,10 @@ export interface Blocks {
     input: (x: Tensor) => void,
   ) => void;
   mla: (w: MlaWeights, cache: MlaState, input: (x: Tensor) => void) => void;
-  dense: (w: DenseWeights) => void;
+  /** `next` is what comes after the layer; so in `moe`. */
+  dense: (w: DenseWeights, next: KdaWeights | MlaWeights | null) => void;
   /** `chosen` is the layer's row of `scratch.chosen`; returns the scores before their sigmoid. */
-  moe: (w: MoeWeights, chosen: Tensor) => Tensor;
+  moe: (w: MoeWeights, next: KdaWeights | MlaWeights | null, chosen: Tensor) => Tensor;
   /** After the last layer: the residual row is whole, in row 0 of `scratch.x`. */
   end: () => void;
 }

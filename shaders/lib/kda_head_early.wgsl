@@ -158,8 +158,10 @@ fn take_token(h: u32, asked: Asked, lane: Lane) -> f32 {
   if (lane.index < MIXED) {
     mixed[lane.index] = convolve(lane.index, h, asked.taps);
   }
-  for (var i = lane.index + SUM_LANES; i < MIXED; i += SUM_LANES) {
-    mixed[i] = convolve(i, h, ask_taps(i, h));
+  if (SUM_LANES < MIXED) {
+    for (var i = lane.index + SUM_LANES; i < MIXED; i += SUM_LANES) {
+      mixed[i] = convolve(i, h, ask_taps(i, h));
+    }
   }
   workgroupBarrier();
   let strength = decay[0];
@@ -174,14 +176,18 @@ fn take_token(h: u32, asked: Asked, lane: Lane) -> f32 {
   if (row < K) {
     let first = lane.index % SHARERS;
     gates = forget_block(asked.forget, first);
-    for (var b = first + SHARERS; b < RANK / BLOCK; b += SHARERS) {
-      gates += forget_block(ask_four(F_FIRST + h * K + row, b), b);
+    if (SHARERS < RANK / BLOCK) {
+      for (var b = first + SHARERS; b < RANK / BLOCK; b += SHARERS) {
+        gates += forget_block(ask_four(F_FIRST + h * K + row, b), b);
+      }
     }
   } else if (row < K + V) {
     let first = lane.index % SHARERS;
     gates = open_block(asked.open, first);
-    for (var b = first + SHARERS; b < RANK / BLOCK_b; b += SHARERS) {
-      gates += open_block(ask_four_b(G_FIRST + h * V + row - K, b), b);
+    if (SHARERS < RANK / BLOCK_b) {
+      for (var b = first + SHARERS; b < RANK / BLOCK_b; b += SHARERS) {
+        gates += open_block(ask_four_b(G_FIRST + h * V + row - K, b), b);
+      }
     }
   }
   sums[lane.index] = gates;

@@ -36,9 +36,11 @@ fn add_terms(adder: u32, i: u32) -> vec4f {
   if (TERMS > 8u) {
     sum += residual_terms(adder + 8u * ADDERS, i);
   }
-  for (var n = adder + 12u * ADDERS; n <= PARTS; n += 12u * ADDERS) { // twelve are on their way at once
-    let near = residual_terms(n, i) + residual_terms(n + 4u * ADDERS, i);
-    sum += near + residual_terms(n + 8u * ADDERS, i);
+  if (12u * ADDERS <= PARTS) {
+    for (var n = adder + 12u * ADDERS; n <= PARTS; n += 12u * ADDERS) { // twelve are on their way at once
+      let near = residual_terms(n, i) + residual_terms(n + 4u * ADDERS, i);
+      sum += near + residual_terms(n + 8u * ADDERS, i);
+    }
   }
   return sum;
 }
@@ -50,8 +52,14 @@ fn added_by_others(i: u32) -> vec4f {
   return near + (added_by(4u, i) + added_by(5u, i)) + (added_by(6u, i) + added_by(7u, i));
 }
 
-// By all lanes; a barrier too: normed is there.
-fn take_residual(speaks: bool, lane: Lane) -> f32 {
+// A compiler puts off each load until its turn, past barriers too, unless what comes before needs bits of it. `bits` are 0, but no
+// compiler knows: bits of what a lane asked for, anded with a zero that is read while the GPU computes.
+fn kept_waiting(x: vec4f, bits: u32) -> vec4f {
+  return bitcast<vec4f>(bitcast<vec4u>(x) | vec4u(bits));
+}
+
+// By all lanes; a barrier too: normed is there. `bits` are of what is to travel with the row; 0 of what may be put off.
+fn take_residual(speaks: bool, bits: u32, lane: Lane) -> f32 {
   var own = vec4f();
   var weight = vec4f();
   if (ADDERS > 1u && lane.index < ADDERS * (D / 4u)) {
@@ -65,7 +73,7 @@ fn take_residual(speaks: bool, lane: Lane) -> f32 {
   if (ADDERS > 1u) {
     workgroupBarrier();
   }
-  var squares = 0.0;
+  var squares = kept_waiting(vec4f(), bits).x;
   for (var i = lane.index; i < D / 4u; i += SUM_LANES) {
     var x = own;
     if (ADDERS > 1u) {

@@ -39,6 +39,15 @@ fn ask_router(lane: Lane) -> Asked {
   );
 }
 
+// Bits of all of it.
+fn bits_of_router(asked: Asked) -> u32 {
+  let near = bitcast<vec4u>(vec4f(asked.near[0].x, asked.near[1].x, asked.near[2].x, asked.near[3].x));
+  let far = bitcast<vec4u>(vec4f(asked.far[0].x, asked.far[1].x, asked.far[2].x, asked.far[3].x));
+  let last = bitcast<vec4u>(vec4f(asked.farthest[0].x, asked.farthest[1].x, asked.farthest[2].x, asked.farthest[3].x));
+  let all = near | far | last;
+  return (all.x | all.y) | (all.z | all.w) | bitcast<u32>(asked.bias);
+}
+
 // Fours i of the lane's row and three more, ROUTER_SHARERS apart, and their product with the normed row.
 fn router_fours(i: u32, lane: Lane) -> mat4x4f {
   let row = (1u + min(lane.index / ROUTER_SHARERS, EXPERTS - 1u)) * (D / 4u);
@@ -60,8 +69,10 @@ fn choose(slot: u32, asked: Asked, scale: f32, lane: Lane) -> u32 {
   let share = lane.index % ROUTER_SHARERS;
   var part = times_normed(asked.near, share) + times_normed(asked.far, share + 4u * ROUTER_SHARERS);
   part += times_normed(asked.farthest, share + 8u * ROUTER_SHARERS);
-  for (var i = share + 12u * ROUTER_SHARERS; i < D / 4u; i += 4u * ROUTER_SHARERS) {
-    part += times_normed(router_fours(i, lane), i);
+  if (12u * ROUTER_SHARERS < D / 4u) {
+    for (var i = share + 12u * ROUTER_SHARERS; i < D / 4u; i += 4u * ROUTER_SHARERS) {
+      part += times_normed(router_fours(i, lane), i);
+    }
   }
   logit_parts[lane.index] = scale * part;
   workgroupBarrier();

@@ -8,6 +8,9 @@ const TOP = 0u;
 fn ask_router(lane: Lane) -> u32 {
   return 0u;
 }
+fn bits_of_router(asked: u32) -> u32 {
+  return 0u;
+}
 fn choose(slot: u32, asked: u32, scale: f32, lane: Lane) -> u32 {
   return asked;
 }

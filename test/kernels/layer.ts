@@ -1,6 +1,13 @@
 /** How moe_layer, and with it residual and router_early, is checked; see layers.ts. */
 import type { Library } from '../../workers/link.ts';
-import { activation, CHOSEN, residual, routerEarly, routerNone } from '../../workers/kernels.ts';
+import {
+  activation,
+  ahead,
+  CHOSEN,
+  residual,
+  routerEarly,
+  routerNone,
+} from '../../workers/kernels.ts';
 import type * as kernels from '../../workers/kernels.ts';
 import type { TensorType } from '../../workers/quant.ts';
 import { dispatch, randomValues } from '../gpu.ts';
@@ -35,6 +42,8 @@ export interface MoeLayerCase {
   /** Size of the residual row: a small one lets eps speak. */
   size: number;
   sum: Sum;
+  /** Workgroups that read what comes next; none where it is not said. */
+  warmers?: number;
 }
 
 /** Some of the rows of a matrix [.., cols], and some of their columns. */
@@ -88,9 +97,10 @@ export async function checkMoeLayer(
       activation,
       own.residual ?? residual,
       own.router ?? (dense ? routerNone : routerEarly),
+      ahead,
       c.sum.library,
     ],
-    consts: { SLICES: slices, PART_TO },
+    consts: { SLICES: slices, PART_TO, WARMERS: c.warmers ?? 0 },
     libraryConsts: {
       ...{ COLS: D, COLS_b: D, COLS_c: D },
       ...{ COLS_d: dense ? sharedWidth : width, COLS_e: sharedWidth },
@@ -102,6 +112,7 @@ export async function checkMoeLayer(
       rows: before,
       constants: Float32Array.from([...w, ...R, ...bias]),
       chosen: new Uint32Array(CHOSEN.logits + experts + 1).fill(99),
+      ahead: new Uint32Array(4 * 1001).fill(0xffffffff),
     },
     outputs: {},
     tokens: 1,
