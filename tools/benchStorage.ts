@@ -6,7 +6,7 @@
  * The same bytes lie in our store, in IndexedDB as ArrayBuffers, in the Cache API and in the origin's private file system; each is
  * read one piece after another. Verified reads through the worker are ours, hash included; "into the GPU" puts them into
  * buffers there and waits until it has them. Its stages are timed alone as well, and the cores that each way keeps busy are
- * counted: with as many free, the stages run side by side. Prints a Markdown table, and fails if what was promised is not held:
+ * counted: with as many free, the stages run side by side. Prints a Markdown table, what it is at on the way, and fails if what was promised is not held:
  * into the GPU at 60 % of the rate of plain gets or more, and no more memory than the buffers and two pieces.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -64,6 +64,7 @@ try {
       const mixed = before === null || after === null || !/our store|alone/.test(name);
       const busyMs = mixed ? null : after - before;
       if (ms < (best.get(name)?.ms ?? Infinity)) best.set(name, { ms, busyMs });
+      console.error(`round ${round + 1}, ${name}: ${(bytes / 1e3 / ms).toFixed(0)} MB/s`);
     }
   }
   const plainMs = best.get('our store, plain get')!.ms;
