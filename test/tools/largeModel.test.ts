@@ -80,7 +80,7 @@ test('a small shape, measured', async () => {
   expect(contexts).toEqual([
     {
       ...{ context, tokenMs: figures!.tokenMs, gpuMs: null, streamShare: null },
-      calls: 26,
+      calls: 24,
       weightBytes: (four * 18) / 32 + filled + 4 * whole,
       cacheBytes: context * 2 * row,
       recurrentBytes: memoryBytes,
