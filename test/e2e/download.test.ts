@@ -135,8 +135,9 @@ test('a full quota says so and loses nothing', async () => {
   expect(status).toMatchObject({ state: 'failed', place: 'disk', error: failure });
   expect(status.receivedBytes).toBeGreaterThan(2 * mebibyte);
 
-  // Another attempt is refused before anything is fetched, with both numbers.
-  const sent = other.sentBytes;
+  // Another attempt is refused before anything is fetched, with both numbers. What was on its way has come to rest.
+  let sent = NaN;
+  await expect.poll(() => sent - (sent = other.sentBytes), { interval: 250 }).toBe(0);
   expect((await failureOf(tab, model, 'download'))!.message).toMatch(
     /^m needs \d+\.\d MB( and \d+\.\d MB to assemble it)?, \d+(\.\d)? [kM]B free/,
   );

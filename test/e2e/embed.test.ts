@@ -385,6 +385,7 @@ describe('a hostile page around', () => {
     const inside = page.frames().find((one) => one.url().includes('embed.html'))!;
     await button(inside, /^Load/).waitFor();
     await inside.getByText(/your computer, 111 MB/).waitFor();
+    await expect.poll(() => button(inside, /^Load/).isEnabled()).toBe(true);
     const before = await inside.locator('body').innerHTML();
     await page.evaluate((known) => {
       const target = frames[0]!;
