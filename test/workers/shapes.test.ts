@@ -7,7 +7,7 @@ import { expect, test, vi } from 'vitest';
 import { modelSources } from '../../tools/nodeEngine.ts';
 import { modelConfig } from '../../workers/config.ts';
 import { openGguf, type ByteSource } from '../../workers/gguf.ts';
-import { Gpu } from '../../workers/gpu.ts';
+import { type Call, Gpu } from '../../workers/gpu.ts';
 import { FLOOR } from '../../workers/limits.ts';
 import * as K from '../../workers/kernels.ts';
 import { Model } from '../../workers/model.ts';
@@ -40,6 +40,11 @@ const variants = models.flatMap(([name, shards, contextTokens]) =>
   ),
 );
 
+/** The name of what is called, and its code. */
+function textOf({ program }: Call): string {
+  return `${program.name}\n${program.code}`;
+}
+
 test.each(variants)(
   '$name as a $tuning, with [$features]',
   async ({ shards, contextTokens, tuning, features }) => {
@@ -65,6 +70,15 @@ test.each(variants)(
       ]) {
         await model.attach(state, visitors);
         model.repeatStep(0, contextTokens - 1);
+        // Who does not look pays nothing: no call and no binding is there for it.
+        const { decode, draw, prefill } = await model.plan(state, visitors);
+        for (const [phase, plan] of Object.entries({ decode, draw, prefill })) {
+          const looks = plan.calls.filter(
+            (call) => !('program' in call) || /^probe_|> (watched|changes):/m.test(textOf(call)),
+          );
+          if (visitors.tap) expect(looks.length, phase).toBeGreaterThan(0);
+          else expect(looks, phase).toEqual([]);
+        }
       }
     });
     expect(programs.length).toBeGreaterThan(25);
