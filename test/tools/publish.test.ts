@@ -167,18 +167,20 @@ describe('the workflow for GitHub Pages', () => {
     on: { push: { branches: string[] }; workflow_dispatch: string };
     permissions: Record<string, string>;
     concurrency: Record<string, string>;
-    jobs: {
-      publish: {
-        'runs-on': string;
-        environment: { name: string; url: string };
-        steps: Step[];
-      };
-    };
+    jobs: Record<'build' | 'publish', Job>;
+  }
+  interface Job {
+    'runs-on': string;
+    needs?: string;
+    permissions?: Record<string, string>;
+    environment?: { name: string; url: string };
+    steps: Step[];
   }
   const workflow = readYaml(
     readFileSync('.github/workflows/pages.yml', 'utf8'),
   ) as unknown as Workflow;
-  const { steps, environment } = workflow.jobs.publish;
+  const { build, publish } = workflow.jobs;
+  const steps = [...build.steps, ...publish.steps];
 
   test('has what a workflow has, and nothing that GitHub does not know', () => {
     const known = (value: object, keys: string[]) =>
@@ -186,7 +188,9 @@ describe('the workflow for GitHub Pages', () => {
     known(workflow, ['name', 'on', 'permissions', 'concurrency', 'jobs']);
     known(workflow.on, ['push', 'workflow_dispatch']);
     known(workflow.concurrency, ['group', 'cancel-in-progress']);
-    known(workflow.jobs.publish, ['runs-on', 'environment', 'steps']);
+    known(workflow.jobs, ['build', 'publish']);
+    known(build, ['runs-on', 'timeout-minutes', 'steps']);
+    known(publish, ['needs', 'runs-on', 'timeout-minutes', 'permissions', 'environment', 'steps']);
     for (const step of steps) {
       known(step, ['id', 'name', 'uses', 'run', 'with']);
       expect(
@@ -195,11 +199,15 @@ describe('the workflow for GitHub Pages', () => {
       ).toHaveLength(1);
     }
     expect(workflow.on.push.branches).toEqual(['main']);
-    expect(workflow.jobs.publish['runs-on']).toMatch(/^ubuntu-/);
+    for (const job of [build, publish]) expect(job['runs-on']).toMatch(/^ubuntu-/);
+    expect(publish.needs).toBe('build');
   });
 
   test('may do what publishing takes and no more; its actions have versions', () => {
-    expect(workflow.permissions).toEqual({ contents: 'read', pages: 'write', 'id-token': 'write' });
+    // What is built runs other people's code: it may only read.
+    expect(workflow.permissions).toEqual({ contents: 'read' });
+    expect(publish.permissions).toEqual({ pages: 'write', 'id-token': 'write' });
+    expect(publish.steps).toHaveLength(1);
     const used = steps.flatMap(({ uses }) => (typeof uses === 'string' ? [uses] : []));
     for (const action of used) expect(action).toMatch(/^actions\/[\w-]+@v\d+$/);
     const names = used.map((action) => action.split('@')[0]);
@@ -221,18 +229,20 @@ describe('the workflow for GitHub Pages', () => {
     expect(scripts.build).toContain('tools/setup.mjs'); // which installs
     const withOf = (action: string) =>
       steps.find(({ uses }) => String(uses).startsWith(action))!.with as Record<string, string>;
-    expect(engines.node).toContain(`^${withOf('actions/setup-node')['node-version']}.`);
+    expect(engines.node).toContain(`>=${withOf('actions/setup-node')['node-version']}.`);
     expect(withOf('actions/upload-pages-artifact').path).toBe('dist');
-    const [, step] = /^\$\{\{ steps\.(\w+)\.outputs\.page_url \}\}$/.exec(environment.url)!;
+    const [, step] = /^\$\{\{ steps\.(\w+)\.outputs\.page_url \}\}$/.exec(
+      publish.environment!.url,
+    )!;
     expect(steps.find(({ id }) => id === step)!.uses).toMatch(/^actions\/deploy-pages@/);
-    expect(environment.name).toBe('github-pages');
+    expect(publish.environment!.name).toBe('github-pages');
   });
 
   test('a line out of place is seen', () => {
     const text = readFileSync('.github/workflows/pages.yml', 'utf8');
     expect(() => readYaml(text.replace('  contents: read', '   contents: read'))).toThrow(/blanks/);
     expect(() => readYaml(text.replace('      - run:', '      run:'))).toThrow(/list and a map/);
-    expect(() => readYaml(text.replace('  pages: write', '  contents: write'))).toThrow(/twice/);
+    expect(() => readYaml(text.replace('id-token: write', 'pages: write'))).toThrow(/twice/);
     expect(() => readYaml(text.replace('name: pages', 'name pages'))).toThrow(/no key/);
   });
 });
