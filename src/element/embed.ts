@@ -32,7 +32,7 @@ export interface Generation extends AsyncIterable<WidgetToken> {
 export interface GenerateOptions extends Draw {
   /** In a conversation of its own, rather than after what was said. */
   begin?: boolean;
-  /** Ends the answer; what is written stays. */
+  /** Ends the answer; what is written stays. One that is aborted before has nothing asked, and fails with its reason. */
   signal?: AbortSignal;
 }
 
@@ -52,6 +52,8 @@ export class PalimpsestModel extends HTMLElement {
   static observedAttributes: string[] = ['theme', 'view', 'layer', 'head'];
 
   #frame: HTMLIFrameElement | null = null;
+  /** Stands in the frame's place where there is none for a reason. */
+  #note: HTMLElement | null = null;
   #frames = 0;
   #key = '';
   /** The line to the frame; resolves with its hello. */
@@ -78,6 +80,9 @@ export class PalimpsestModel extends HTMLElement {
     this.#frames = 0;
   }
 
+  /** Moved by `moveBefore` the frame stays, and all that is under way in it. */
+  connectedMoveCallback(): void {}
+
   attributeChangedCallback(name: string): void {
     if (!this.#talk) return;
     const { theme, ...look } = this.#wishes();
@@ -97,19 +102,26 @@ export class PalimpsestModel extends HTMLElement {
   generate(prompt: string, options: GenerateOptions = {}): Generation {
     const { begin = false, signal, ...draw } = options;
     const tokens: WidgetToken[] = [];
-    let wake = () => {};
+    let more = promised<void>();
+    const wake = () => {
+      more.resolve();
+      more = promised();
+    };
     let over = false;
     const stop = () => void this.stop().catch(() => {});
-    const outcome = this.#call('generate', { prompt, begin, draw }, (token) => {
-      tokens.push(token);
-      wake();
-    }).finally(() => {
+    const ask = async () => {
+      signal?.throwIfAborted();
+      return this.#call('generate', { prompt, begin, draw }, (token) => {
+        tokens.push(token);
+        wake();
+      });
+    };
+    const outcome = ask().finally(() => {
       over = true;
       signal?.removeEventListener('abort', stop);
       wake();
     });
     outcome.catch(() => {}); // who iterates hears of it there
-    if (signal?.aborted) stop();
     signal?.addEventListener('abort', stop);
     return {
       outcome,
@@ -118,7 +130,7 @@ export class PalimpsestModel extends HTMLElement {
           for (;;) {
             while (tokens.length > 0) yield tokens.shift()!;
             if (over) break;
-            await new Promise<void>((resolve) => (wake = resolve));
+            await more.promise;
           }
           await outcome;
         } finally {
@@ -215,6 +227,7 @@ export class PalimpsestModel extends HTMLElement {
     };
     frame.src = page.href;
     this.#frame = frame;
+    this.#note?.remove();
     this.#timer = window.setTimeout(
       () => this.#close(`The widget at ${page.host} did not answer in ${helloMs / 1000} s.`),
       helloMs,
@@ -231,6 +244,11 @@ export class PalimpsestModel extends HTMLElement {
     this.#told = {};
     this.#frame?.remove();
     this.#frame = null;
+    this.#note?.remove();
+    if (!this.isConnected) return;
+    this.#note = document.createElement('p');
+    this.#note.textContent = why;
+    this.append(this.#note);
   }
 
   /** The frame's hello: from its window, of its origin, with its key, and once. */

@@ -25,7 +25,7 @@ export type Desk = {
 };
 
 /** A MessagePort, as far as it is used. */
-export type Port = Pick<MessagePort, 'onmessage' | 'postMessage' | 'close'>;
+export type Port = Pick<MessagePort, 'onmessage' | 'postMessage' | 'close' | 'addEventListener'>;
 
 export interface Line {
   /** Tell the page around; nothing once the line is cut. */

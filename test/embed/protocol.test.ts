@@ -194,6 +194,54 @@ describe('a talk through the line', () => {
   });
 });
 
+describe('a page around that means no harm', () => {
+  function connected() {
+    const frame = ends();
+    const line = talk(
+      frame.port,
+      () => frame.clock.ms,
+      () => {},
+      () => {},
+    );
+    return { ...frame, talk: line };
+  }
+
+  test('asks what makes no sense as often as it likes: it is told so, and heard on', async () => {
+    const { talk: line, reached, cuts } = connected();
+    for (let i = 0; i < 3 * limits.strikes; i++) {
+      const asked = { prompt: 'Who?', begin: false, draw: { maxTokens: 1e6 } };
+      await expect(line.call('generate', asked)).rejects.toThrow('maxTokens is no whole number');
+    }
+    expect(await line.call('load', {})).toEqual(model);
+    expect(reached).toHaveLength(1);
+    expect(cuts).toEqual([]);
+  });
+
+  test('moves a slider that the widget follows: looks that wait are one, and the last is where it is', async () => {
+    const { talk: line, reached, cuts, clock } = connected();
+    const looks = Array.from({ length: 500 }, (_, layer) => line.call('look', { look: { layer } }));
+    const other = line.call('theme', { theme: 'dark' });
+    await settled();
+    expect(reached).toHaveLength(20);
+    clock.ms += 1000;
+    await Promise.all([...looks, other]);
+    expect(reached).toHaveLength(22);
+    expect(reached.at(-2)).toMatchObject({ look: { layer: 499 } });
+    expect(cuts).toEqual([]);
+  });
+
+  test('hears of it when the frame hears nothing more', async () => {
+    const { talk: line, desk, port, line: frame } = connected();
+    desk.load = () => new Promise(() => {});
+    const loading = line.call('load', {});
+    await settled();
+    frame.cut();
+    await expect(loading).rejects.toThrow('does not hear this page any more');
+    await expect(line.call('stop', {})).rejects.toHaveProperty('name', 'Refused');
+    port.close();
+  });
+});
+
 describe('what a request may be', () => {
   test.each(requests.map((request) => [request.call, request]))(
     '%s is read whole',
