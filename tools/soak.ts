@@ -1,7 +1,7 @@
 /**
  * What takes too long for `npm test`, one after another, or those that are named:
  *
- *   node tools/run.mjs soak [downloads] [losses] [tokens] [tab]
+ *   node tools/run.mjs soak [downloads] [losses] [tokens] [tab] [widgets]
  *
  * Each is a tool of its own with options of its own. Ends with a failure if any of them does.
  */
@@ -13,6 +13,7 @@ const soaks: Record<string, string> = {
   losses: 'soakLosses',
   tokens: 'soakTokens',
   tab: 'soakTab',
+  widgets: 'soakWidgets',
 };
 
 const named = process.argv.slice(2);

@@ -18,8 +18,9 @@ import { formatBytes } from '../format.ts';
 import type { Memory } from '../memory.svelte.ts';
 import { advance, startProgress, type Progress } from '../progress.ts';
 import { fetchRecording } from '../replay.ts';
-import { clamp, clampSeed, greedy, ranges, type NumberSetting } from '../sampling.ts';
 import type { Elsewhere, Piece, Speaker, Told } from '../speaker.ts';
+import { aborted, unless } from '../tabs/unless.ts';
+import { outcomeOf, promptOf, samplingOf, toldPromptOf, unwritten } from './asking.ts';
 import {
   limits,
   type Answers,
@@ -70,6 +71,14 @@ type State =
   | { kind: 'failed'; failure: Failure };
 
 const declined = 'The person at the widget said no.';
+const brokenOff = new PalimpsestError('Refused', 'The load was broken off in the widget.');
+
+/** An answer that is asked for. Aborted when it is to end. */
+interface Answering {
+  ending: AbortController;
+  /** Resolves when it has ended, however. */
+  ended: Promise<void>;
+}
 
 export class Widget {
   state = $state.raw<State>({ kind: 'poster' });
@@ -99,11 +108,14 @@ export class Widget {
   #loading: Promise<Answerer> | null = null;
   /** What a person wrote here is not the surrounding page's to read unasked. */
   #personWrote = false;
-  #stopWanted = false;
   #cancelled = false;
   #held = false;
-  /** Until the engine has forgotten a conversation that was ended. */
-  #forgotten: Promise<void> | undefined;
+  /** What is known of the weights: size, and whether they are here. */
+  #weighed: Promise<void> = Promise.resolve();
+  /** What is being written, or waits for its model. */
+  #answering: Answering | null = null;
+  /** What has the conversation be another one, or reads it as it is, one after the other: answers wait for that. */
+  #changes: Promise<unknown> = Promise.resolve();
   /** The state of a restored snapshot, until an engine takes it up. */
   #restored: ArrayBuffer | null = null;
   #release: () => void = () => {};
@@ -135,7 +147,7 @@ export class Widget {
     this.theme = wishes.theme;
     this.draft = wishes.prompt;
     if (wishes.replay) void this.replay(wishes.replay);
-    if (!wishes.foreign) void this.#weigh();
+    if (!wishes.foreign) this.#weighed = this.#weigh();
   }
 
   destroy(): void {
@@ -176,7 +188,7 @@ export class Widget {
     this.#weights?.destroy(ended);
     this.#weights = weights;
     this.stored = false;
-    void this.#weigh();
+    this.#weighed = this.#weigh();
   }
 
   /** Load the model, asked by the person. Ends in `state`; never throws. */
@@ -188,11 +200,12 @@ export class Widget {
   cancelLoad(): void {
     if (this.state.kind !== 'loading') return;
     this.#cancelled = true;
-    this.#dismiss(new PalimpsestError('Refused', 'The load was broken off in the widget.'));
+    this.#dismiss(brokenOff);
   }
 
   /** Load the model, asked by the page around: where weights must be fetched, only once the person agrees. */
   async #loadIfAllowed(): Promise<Answerer> {
+    await this.#weighed;
     if (this.state.kind !== 'ready' && !this.#loading && !this.stored) {
       const size = this.weightBytes === null ? '' : `, ${formatBytes(this.weightBytes)}`;
       const agreed = await this.#ask(
@@ -219,6 +232,7 @@ export class Widget {
     };
     try {
       const answerer = await this.#findAnswerer(report);
+      if (this.#cancelled) throw brokenOff;
       this.answerer = answerer;
       this.stored = true;
       this.state = { kind: 'ready' };
@@ -248,9 +262,11 @@ export class Widget {
     this.memory.detach();
     await this.memory.attach(client.memory, loaded.model);
     this.memory.lookAt(selectionOf(this.wishes.look));
+    // One that was dismissed is nobody's loss.
+    const lost = (failure: Failure) => this.#client === client && this.#fail(failure);
     void client.lost().then(
-      (message) => this.#fail({ name: 'DeviceLost', message }),
-      (thrown: unknown) => this.#fail(toFailure(thrown)),
+      (message) => lost({ name: 'DeviceLost', message }),
+      (thrown: unknown) => lost(toFailure(thrown)),
     );
     this.bytes = loaded.memory;
     // Before the model was loaded it could not be looked at: bytes that are no state are as if there were none.
@@ -312,64 +328,102 @@ export class Widget {
   async say(text: string): Promise<void> {
     if (this.writing || text.trim() === '') return;
     this.#personWrote ||= text.trim() !== this.wishes.prompt.trim();
-    this.writing = true;
     try {
-      await this.#load();
-      await this.#answer(text, this.wishes.draw, () => {});
+      const { reason, ids } = await this.#inTurn(this.wishes.draw, async (ending) => {
+        await unless([ending], this.#load());
+        return this.#answer(text, this.wishes.draw, ending, () => {});
+      });
+      // Stopped before anything was written: the words are the person's again.
+      if (reason === 'stopped' && ids.length === 0 && this.draft === '') this.draft = text;
     } catch (thrown) {
       const failure = toFailure(thrown);
       if (this.state.kind === 'ready') this.state = { kind: 'failed', failure };
-    } finally {
-      this.writing = false;
     }
   }
 
   /** Forget the conversation. */
   async startOver(): Promise<void> {
-    await this.stop();
-    this.turns = [];
-    this.#restored = null;
-    this.draft = this.wishes.prompt;
-    this.#personWrote = false;
-    await (this.#forgotten = (this.#client ?? this.#speaker)?.reset());
+    const stopped = this.stop();
+    await this.#change(async () => {
+      await stopped;
+      this.turns = [];
+      this.#restored = null;
+      this.draft = this.wishes.prompt;
+      this.#personWrote = false;
+      await (this.#client ?? this.#speaker)?.reset();
+    });
   }
 
+  /** Fails: Refused while another answer is written; as EngineApi.generate. */
   async generate(
     asked: { prompt: string; begin: boolean; draw: Draw },
     tell: (token: WidgetToken) => void,
   ): Promise<Outcome> {
-    if (this.writing) {
+    // One that is ending is as good as over.
+    while (this.#answering?.ending.signal.aborted) await this.#answering.ended;
+    if (this.#answering) {
       throw new PalimpsestError('Refused', 'An answer is being written. Stop it first.');
     }
-    // An answer to what a person wrote would tell of it.
-    if (!asked.begin && this.#personWrote && !(await this.#mayRead())) {
-      throw new PalimpsestError('Refused', declined);
-    }
-    this.writing = true;
-    this.#stopWanted = false;
-    try {
-      await this.#loadIfAllowed();
+    return this.#inTurn(asked.draw, async (ending) => {
+      // An answer to what a person wrote would tell of it.
+      if (!asked.begin && this.#personWrote && !(await unless([ending], this.#mayRead()))) {
+        throw new PalimpsestError('Refused', declined);
+      }
+      await unless([ending], this.#loadIfAllowed());
+      await unless([ending], this.#changes);
       if (asked.begin) {
         this.turns = [];
         this.#personWrote = false;
       }
-      return await this.#answer(asked.prompt, asked.draw, tell);
+      return this.#answer(asked.prompt, asked.draw, ending, tell);
+    });
+  }
+
+  /** Have an answer written. One that is ended before it began has no words, and leaves no trace. */
+  async #inTurn(draw: Draw, work: (ending: AbortSignal) => Promise<Outcome>): Promise<Outcome> {
+    const ending = new AbortController();
+    let end = () => {};
+    const ended = new Promise<void>((resolve) => (end = resolve));
+    this.#answering = { ending, ended };
+    this.writing = true;
+    try {
+      return await work(ending.signal);
+    } catch (thrown) {
+      if (!ending.signal.aborted || thrown !== ending.signal.reason) throw thrown;
+      return unwritten(draw);
     } finally {
+      this.#answering = null;
       this.writing = false;
+      end();
     }
   }
 
-  async #answer(prompt: string, draw: Draw, tell: (token: WidgetToken) => void): Promise<Outcome> {
-    const answerer = this.answerer!;
+  /** Do something to the conversation while nothing is written. */
+  #change<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#changes.then(work);
+    this.#changes = done.catch(() => {});
+    return done;
+  }
+
+  async #answer(
+    prompt: string,
+    draw: Draw,
+    ending: AbortSignal,
+    tell: (token: WidgetToken) => void,
+  ): Promise<Outcome> {
+    await unless([ending], this.#changes);
+    const answerer = this.answerer;
+    if (!answerer)
+      throw new PalimpsestError('Refused', 'The model is not loaded any more. Ask again.');
     const sampling = samplingOf(draw);
     const said: Spoken = { role: 'user', content: prompt, first: null, grows: false };
-    const asked = [...this.turns, said];
+    const before = this.turns;
+    const asked = [...before, said];
     const reply: Spoken = { role: 'assistant', content: '', first: null, grows: true };
     const show = (change: Partial<Spoken>) => {
       Object.assign(reply, change);
       this.turns = [...asked, { ...reply }];
     };
-    this.#stopWanted = false;
     show({});
     // A recording gives way to what is asked; nobody looks into llama.cpp.
     if (answerer.kind === 'cpu') this.memory.detach();
@@ -380,21 +434,22 @@ export class Widget {
       tell({ id, position, text, logprob: logprob === null ? null : Math.min(0, logprob) });
     };
     try {
-      await this.#forgotten;
       const stop =
         answerer.kind === 'gpu'
-          ? await this.#write(answerer, asked, sampling, take)
+          ? await this.#write(answerer, asked, sampling, ending, take)
           : await this.#tell(
               answerer.speaker,
               toldPromptOf(asked, answerer.elsewhere),
               sampling,
+              ending,
               take,
             );
       const ids = 'ids' in stop ? stop.ids : [];
-      show({ content: stop.text, ...('ids' in stop && { ids }), grows: false });
+      if (stop.reason === 'stopped' && stop.text === '') this.turns = before;
+      else show({ content: stop.text, ...('ids' in stop && { ids }), grows: false });
       return outcomeOf(stop, sampling);
     } catch (thrown) {
-      if (reply.content === '') this.turns = this.turns.slice(0, -2);
+      if (reply.content === '') this.turns = before;
       else show({ grows: false });
       throw thrown;
     } finally {
@@ -407,12 +462,23 @@ export class Widget {
     { client, loaded }: Extract<Answerer, { kind: 'gpu' }>,
     asked: readonly Spoken[],
     sampling: Sampling,
-    take: (piece: Piece) => void,
+    ending: AbortSignal,
+    tell: (piece: Piece) => void,
   ): Promise<Stop> {
+    const end = () => client.stop();
+    const take = (piece: Piece) => {
+      tell(piece);
+      // Said before the engine wrote, it was said to nobody.
+      if (this.#held || ending.aborted) end();
+    };
+    await this.#takeUp(client).catch(() => {});
     const prompt = await promptOf(client, asked, loaded);
+    await this.#seen(ending);
+    ending.throwIfAborted();
+    ending.addEventListener('abort', end);
     let stop = await client.generate(prompt, sampling, take);
     // Held because nobody could see it, not stopped: it goes on from where it was.
-    while (stop.reason === 'stopped' && !this.#stopWanted && (await this.#seen())) {
+    while (stop.reason === 'stopped' && (await this.#seen(ending))) {
       const left = sampling.maxTokens - stop.ids.length;
       if (left < 1) {
         stop = { ...stop, reason: 'length' };
@@ -431,9 +497,13 @@ export class Widget {
     speaker: Speaker,
     prompt: Prompt,
     sampling: Sampling,
+    ending: AbortSignal,
     take: (piece: Piece) => void,
   ): Promise<Told> {
     let toldLength = 0;
+    await this.#seen(ending);
+    ending.throwIfAborted();
+    ending.addEventListener('abort', () => speaker.stop());
     for (;;) {
       let heardLength = 0;
       const stop = (await speaker.generate(prompt, sampling, (piece) => {
@@ -442,18 +512,18 @@ export class Widget {
         if (text === '') return;
         toldLength = heardLength;
         take({ ...piece, text });
+        if (this.#held || ending.aborted) speaker.stop();
       })) as Told;
-      if (stop.reason !== 'stopped' || this.#stopWanted || !(await this.#seen())) return stop;
+      if (stop.reason !== 'stopped' || !(await this.#seen(ending))) return stop;
     }
   }
 
-  /** End the answer that is being written, or the wish for it. */
+  /** End the answer that is being written, or the wish for it; a load that it waits for goes on. */
   async stop(): Promise<void> {
-    this.#stopWanted = true;
+    const answering = this.#answering;
+    answering?.ending.abort();
     this.question?.answer(false);
-    this.#release();
-    (this.#client ?? this.#speaker)?.stop();
-    while (this.writing) await new Promise((resolve) => setTimeout(resolve, 20));
+    await answering?.ended;
   }
 
   /** While nobody can see the widget, the GPU is left to others: an answer waits after its next token. */
@@ -465,9 +535,13 @@ export class Widget {
     } else this.#release();
   }
 
-  async #seen(): Promise<boolean> {
-    if (this.#held) await new Promise<void>((resolve) => (this.#release = resolve));
-    return !this.#stopWanted;
+  /** Wait until the widget can be seen, or the answer is to end. Answers whether it goes on. */
+  async #seen(ending: AbortSignal): Promise<boolean> {
+    while (this.#held && !ending.aborted) {
+      const shown = new Promise<void>((resolve) => (this.#release = resolve));
+      await Promise.race([shown, aborted(ending)]);
+    }
+    return !ending.aborted;
   }
 
   // ------------------------------------------------------------------------------- the page's requests
@@ -485,12 +559,22 @@ export class Widget {
   }
 
   async snapshot(): Promise<Snapshot> {
-    if (this.writing) {
+    while (this.#answering?.ending.signal.aborted) await this.#answering.ended;
+    const refuse = () => {
+      if (!this.#answering) return;
       throw new PalimpsestError('Refused', 'An answer is being written. Stop it first.');
-    }
+    };
+    refuse();
     if (this.#personWrote && !(await this.#mayRead())) {
       throw new PalimpsestError('Refused', declined);
     }
+    return this.#change(() => {
+      refuse();
+      return this.#kept();
+    });
+  }
+
+  async #kept(): Promise<Snapshot> {
     const { wishes, look } = this;
     return {
       format: 'palimpsest-snapshot',
@@ -526,14 +610,17 @@ export class Widget {
         `The snapshot is of ${snapshot.model}, and this widget has ${this.wishes.model}.`,
       );
     }
-    await this.stop();
-    this.#restored = snapshot.state ?? null;
-    if (this.#client && this.state.kind === 'ready') await this.#takeUp(this.#client);
-    // What stays of a person's words here is replaced, not read.
-    this.#personWrote = false;
-    this.turns = snapshot.turns.map((turn) => ({ ...turn, first: null, grows: false }));
-    this.setLook(snapshot.look);
-    return null;
+    const stopped = this.stop();
+    return this.#change(async () => {
+      await stopped;
+      this.#restored = snapshot.state ?? null;
+      if (this.#client && this.state.kind === 'ready') await this.#takeUp(this.#client);
+      // What stays of a person's words here is replaced, not read.
+      this.#personWrote = false;
+      this.turns = snapshot.turns.map((turn) => ({ ...turn, first: null, grows: false }));
+      this.setLook(snapshot.look);
+      return null;
+    });
   }
 
   /**
@@ -572,53 +659,4 @@ export class Widget {
     this.theme = theme;
     return null;
   }
-}
-
-/** The settings of a draw, the rest as the playground begins. */
-export function samplingOf(draw: Draw): Sampling {
-  const sampling: Sampling = { ...greedy };
-  for (const setting of Object.keys(ranges) as NumberSetting[]) {
-    const wanted = draw[setting];
-    if (wanted !== undefined) sampling[setting] = clamp(setting, wanted);
-  }
-  if (draw.seed !== undefined) sampling.seed = clampSeed(draw.seed);
-  if (draw.stop) sampling.stop = draw.stop.filter((text) => text !== '');
-  return sampling;
-}
-
-/** What the GPU's model reads: through its chat template, or, where it has none, one text after the other. */
-async function promptOf(
-  client: Client,
-  turns: readonly Spoken[],
-  { model }: Loaded,
-): Promise<Prompt> {
-  if (model.mode === 'chat') return chatOf(turns);
-  // Answers go in as the tokens they were written as: their text might be cut into others.
-  const prefix = await client.tokenize({ kind: 'raw', text: '' });
-  const ids = [...prefix];
-  for (const { content: text, ids: written } of turns) {
-    const tokens = written ?? (await client.tokenize({ kind: 'raw', text })).slice(prefix.length);
-    ids.push(...tokens);
-  }
-  return { kind: 'ids', ids };
-}
-
-/** What llama.cpp reads, likewise. */
-function toldPromptOf(turns: readonly Spoken[], { mode }: Elsewhere): Prompt {
-  if (mode === 'chat') return chatOf(turns);
-  return { kind: 'raw', text: turns.map(({ content }) => content).join('') };
-}
-
-function chatOf(turns: readonly Spoken[]): Prompt {
-  return {
-    kind: 'chat',
-    turns: turns.map(({ role, content, ids }) => ({ role, content, ...(ids && { ids }) })),
-  };
-}
-
-function outcomeOf(stop: Stop | Told, { seed }: Sampling): Outcome {
-  const { text, reason, firstTokenMs, decodeMs } = stop;
-  const [ids, promptTokens] =
-    'ids' in stop ? [stop.ids, stop.promptIds.length] : [[], stop.promptTokens];
-  return { text, ids, reason, promptTokens, firstTokenMs, decodeMs, seed };
 }

@@ -25,6 +25,8 @@ export interface SiteOptions {
   headers?: Record<string, string>;
   /** Sees every request first; returns true when it has answered, or cut, the connection itself. */
   meddle?: (request: IncomingMessage, reply: ServerResponse) => boolean;
+  /** What the answer to a path waits for; null where for nothing. */
+  delay?: (path: string) => Promise<void> | null;
 }
 
 export interface Site {
@@ -42,7 +44,7 @@ const open = { 'Access-Control-Allow-Origin': '*' };
 
 export async function openSite(options: SiteOptions = {}): Promise<Site> {
   const { files = {}, built = builtFolder, folder = '/', headers = {} } = options;
-  const { meddle = () => false } = options;
+  const { meddle = () => false, delay = () => null } = options;
   const requested: string[] = [];
   const server = createServer((request, reply) => {
     const { pathname } = new URL(request.url ?? '/', 'http://site');
@@ -55,7 +57,7 @@ export async function openSite(options: SiteOptions = {}): Promise<Site> {
     const bytes = ofTest ? Buffer.from(files[path]) : builtFile(built, own(path));
     const sent = { ...(ofTest ? open : headersOf(own(pathname))), ...headers };
     for (const [name, value] of Object.entries(sent)) reply.setHeader(name, value);
-    answer(request, reply, path, bytes);
+    void Promise.resolve(delay(path)).then(() => answer(request, reply, path, bytes));
   });
   await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
   const { port } = server.address() as AddressInfo;
