@@ -103,7 +103,7 @@ export interface Engine {
     /** Let a snapshot go: what it kept in memory is free. */
     release(snapshot: Snapshot): Promise<void>;
   };
-  /** Be told of what every token does to the memory from now on. Answers how to end it. */
+  /** Be told of what every token does to the memory from now on, in place of an earlier watch. Answers how to end it. */
   watch(watch: Watch, onFrame: (frame: Frame) => void): Promise<() => Promise<void>>;
   /** End the engine and let another tab have the GPU. Calls under way fail. */
   close(): void;
@@ -111,6 +111,7 @@ export interface Engine {
 
 /** Load a model into this tab, or join the tab that has it. Fails: as EngineApi.load; EngineTaken as `tabs` says. */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
+  checkOptions(options);
   const { model, onProgress = () => {}, tabs = 'share', onPlace = () => {}, signal } = options;
   const weights = startWeights();
   const client = startJointClient(weights, {
@@ -135,13 +136,27 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
   }
 }
 
+function checkOptions(options: EngineOptions | undefined): void {
+  const { model, tabs = 'share' } = options ?? {};
+  if (typeof model !== 'string' || !URL.canParse(model)) {
+    throw new PalimpsestError(
+      'Refused',
+      `model is ${String(model)}; it takes an absolute address, of a folder with a manifest, ending in "/", or of a .gguf file: new URL('models/palimpsest-150m/', document.baseURI).href.`,
+    );
+  }
+  if (!['share', 'wait', 'own', 'refuse'].includes(tabs)) {
+    throw new PalimpsestError('Refused', `tabs is ${tabs}; it is share, wait, own or refuse.`);
+  }
+}
+
 /** Answers whose ids are remembered. */
 const mostAnswers = 256;
 
-const closed = new PalimpsestError('Refused', 'The engine was closed.');
+const closed = new PalimpsestError('Refused', 'The engine was closed. Create another one.');
 
 function abortReason(signal: AbortSignal | undefined): Error {
-  return signal?.reason instanceof Error ? signal.reason : new DOMException('', 'AbortError');
+  const reason: unknown = signal?.reason;
+  return reason instanceof Error ? reason : new DOMException(String(reason), 'AbortError');
 }
 
 /** The library's face of a client that has loaded a model. */
@@ -156,6 +171,8 @@ export function engineOf(
   let made = 0;
   /** The branch that is present; null where nothing says which: then it is the last that was made. */
   let present: number | null = null;
+  /** Who was last to watch. */
+  let watching = {};
   /** What was kept, by branch: an engine in another tab takes its branches with it. */
   const snapshots = new Map<number, number[]>();
   /** The ids that answers were written as: fed back, a conversation goes on from memory. */
@@ -196,8 +213,11 @@ export function engineOf(
   ): Promise<Stop> {
     const sampling = samplingOf(request, drawSeed);
     const prompt = promptOf(request);
-    return inTurn(async () => {
+    /** Its turn has come: from here on a signal stops it, and until then takes it out of the queue. */
+    const begun = new AbortController();
+    const answered = inTurn(async () => {
       if (signal?.aborted) throw abortReason(signal);
+      begun.abort();
       const stop = () => client.stop();
       signal?.addEventListener('abort', stop, { once: true });
       try {
@@ -207,6 +227,13 @@ export function engineOf(
       } finally {
         signal?.removeEventListener('abort', stop);
       }
+    });
+    if (!signal) return answered;
+    return new Promise((resolve, reject) => {
+      answered.then(resolve, reject);
+      const leave = () => reject(abortReason(signal));
+      if (signal.aborted) leave();
+      else signal.addEventListener('abort', leave, { once: true, signal: begun.signal });
     });
   }
 
@@ -272,7 +299,7 @@ export function engineOf(
     request: CompletionRequest,
     { signal }: Options = {},
   ): Promise<Completion | AsyncIterable<CompletionChunk>> {
-    return request.stream ? stream(request, signal) : whole(request, signal);
+    return request?.stream ? stream(request, signal) : whole(request, signal);
   }
 
   async function line(): Promise<Branch> {
@@ -299,6 +326,16 @@ export function engineOf(
       snapshot: () => inTurn(async () => leave(await line())),
       restore: (state) =>
         inTurn(async () => {
+          if (
+            typeof state !== 'object' ||
+            state === null ||
+            !('ids' in state || 'branch' in state)
+          ) {
+            throw new PalimpsestError(
+              'Refused',
+              'This is neither a snapshot nor an exported state.',
+            );
+          }
           if ('ids' in state) await read(state);
           else await goTo(state);
           await sweep();
@@ -322,8 +359,12 @@ export function engineOf(
         }),
     },
     async watch(watch, onFrame) {
+      const own = (watching = {});
       await client.memory.watch(watch, onFrame);
-      return () => client.memory.watch(null, () => {});
+      return async () => {
+        // Another one took its place: that goes on.
+        if (watching === own) await client.memory.watch(null, () => {});
+      };
     },
     close,
   };
@@ -352,7 +393,11 @@ export function engineOf(
         `A state of ${model} (${format} ${version}) is none of ${name}.`,
       );
     }
-    if (!state) return readAnew(ids);
+    if (!Array.isArray(ids) || ids.length < 2) {
+      throw new PalimpsestError('Refused', 'This state has no ids: it was not exported whole.');
+    }
+    // JSON makes an empty object of bytes.
+    if (!(state instanceof ArrayBuffer)) return readAnew(ids);
     try {
       const taken = await client.memory.importBranch(state);
       present = taken.id;

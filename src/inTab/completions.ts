@@ -93,28 +93,58 @@ export interface Completion extends Head {
   palimpsest: Ended;
 }
 
+/** What is known of a request: other fields change the answer, and no engine here could do as they say. */
+const taken: Record<keyof CompletionRequest, true> = {
+  messages: true,
+  model: true,
+  stream: true,
+  temperature: true,
+  top_p: true,
+  max_tokens: true,
+  max_completion_tokens: true,
+  stop: true,
+  seed: true,
+  logprobs: true,
+  top_logprobs: true,
+  n: true,
+};
+/** Fields that OpenAI's clients send and that change nothing in an answer. */
+const idle = ['user', 'store', 'metadata', 'stream_options', 'service_tier', 'safety_identifier'];
+
 /** The settings of a request. Fails: Refused, with the field's name, for what no engine could do. */
 export function samplingOf(request: CompletionRequest, drawnSeed: () => number): Sampling {
-  const { temperature, top_p, stop, seed, n, logprobs, top_logprobs: best, messages } = request;
-  const maxTokens = request.max_completion_tokens ?? request.max_tokens ?? 512;
-  within('temperature', temperature ?? 1, 0, 2);
-  within('top_p', top_p ?? 1, 0, 1);
-  within('max_tokens', maxTokens, 1, 2 ** 20);
-  within('top_logprobs', best ?? 0, 0, 20);
-  within('seed', seed ?? 0, 0, 2 ** 32 - 1);
-  within('n', n ?? 1, 1, 1);
-  if (!Array.isArray(messages) || messages.length === 0) throw refused('messages is empty.');
-  for (const { role, content } of messages) {
-    if (!['system', 'user', 'assistant'].includes(role) || typeof content !== 'string') {
+  if (typeof request !== 'object' || request === null) {
+    throw refused('A request is an object with messages; this is none.');
+  }
+  const { temperature, top_p, stop, seed, logprobs, top_logprobs: best, stream } = request;
+  for (const [field, value] of Object.entries(request)) {
+    // Zero, an empty list and the like ask for nothing.
+    const asks = Boolean(value) && String(value) !== '';
+    if (asks && !Object.hasOwn(taken, field) && !idle.includes(field)) {
       throw refused(
-        `a message of role ${String(role)} with ${typeof content} content is not taken: roles are system, user and assistant, content is text.`,
+        `${field} is not taken: no engine here does it. Leave it out. Taken are ${Object.keys(taken).join(', ')}.`,
       );
     }
   }
-  const stops = typeof stop === 'string' ? [stop] : (stop ?? []);
-  if (stops.length > 16 || stops.some((text) => typeof text !== 'string' || text === '')) {
-    throw refused('stop takes up to 16 texts, none of them empty.');
+  const maxTokens = request.max_completion_tokens ?? request.max_tokens ?? 512;
+  within('temperature', temperature ?? 1, 0, 2);
+  within('top_p', top_p ?? 1, 0, 1);
+  const limit =
+    (request.max_completion_tokens ?? null) !== null ? 'max_completion_tokens' : 'max_tokens';
+  within(limit, maxTokens, 1, 2 ** 20, true);
+  within('top_logprobs', best ?? 0, 0, 20, true);
+  within('seed', seed ?? 0, 0, 2 ** 32 - 1, true);
+  within('n', request.n ?? 1, 1, 1);
+  for (const [field, value] of Object.entries({ stream, logprobs })) {
+    if (typeof (value ?? false) !== 'boolean') {
+      throw refused(`${field} is ${shown(value)}; it is true or false.`);
+    }
   }
+  if (best && !logprobs) throw refused('top_logprobs asks for logprobs: true, too.');
+  checkMessages(request.messages);
+  const stops = typeof stop === 'string' ? [stop] : (stop ?? []);
+  const texts = Array.isArray(stops) && stops.every((text) => typeof text === 'string' && text);
+  if (!texts || stops.length > 16) throw refused('stop takes up to 16 texts, none of them empty.');
   return {
     temperature: temperature ?? 1,
     topK: 0,
@@ -129,10 +159,29 @@ export function samplingOf(request: CompletionRequest, drawnSeed: () => number):
   };
 }
 
-function within(field: string, value: number, least: number, most: number): void {
-  if (!(value >= least && value <= most)) {
-    throw refused(`${field} is ${value}; it goes from ${least} to ${most}.`);
+function checkMessages(messages: unknown): void {
+  if (!Array.isArray(messages)) throw refused('messages is no list of { role, content }.');
+  if (messages.length === 0) throw refused('messages is empty: say something.');
+  for (const message of messages as (Message | null)[]) {
+    const { role, content } = message ?? ({} as Partial<Message>);
+    if (!['system', 'user', 'assistant'].includes(role!) || typeof content !== 'string') {
+      throw refused(
+        `a message of role ${String(role)} with ${typeof content} content is not taken: roles are system, user and assistant, content is text.`,
+      );
+    }
   }
+}
+
+function within(field: string, value: unknown, least: number, most: number, whole = false): void {
+  const fits = typeof value === 'number' && value >= least && value <= most;
+  if (fits && (!whole || Number.isInteger(value))) return;
+  const kind = whole ? 'it is a whole number' : 'it goes';
+  throw refused(`${field} is ${shown(value)}; ${kind} from ${least} to ${most}.`);
+}
+
+/** A text stands in quotes: it is no number. */
+function shown(value: unknown): string {
+  return typeof value === 'string' ? JSON.stringify(value) : String(value);
 }
 
 function refused(words: string): PalimpsestError {

@@ -1,6 +1,6 @@
 /** The library over a client whose answers the test gives: shapes, the queue, signals, states. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { engineOf, type CompletionChunk, type Engine } from '../../src/api.ts';
+import { createEngine, engineOf, type CompletionChunk, type Engine } from '../../src/api.ts';
 import type { Message } from '../../src/inTab/completions.ts';
 import { declarationsOf } from '../../tools/publish.ts';
 import type { Branch } from '../../workers/protocol.ts';
@@ -128,10 +128,11 @@ describe('several calls', () => {
     two.catch(() => {});
     (await asked(1))[0]!.write('No');
     waiting.abort(new Error('not needed'));
+    // It does not wait for its turn to say so.
+    await expect(two).rejects.toThrow('not needed');
     running.abort();
     expect((await one).palimpsest.reason).toBe('stopped');
     expect(client.stops).toBe(1);
-    await expect(two).rejects.toThrow('not needed');
     expect(client.generations).toHaveLength(1);
   });
 
@@ -155,7 +156,24 @@ test.each([
   [{ messages, top_logprobs: 21 }, /top_logprobs is 21/],
   [{ messages, max_tokens: 0 }, /max_tokens is 0/],
   [{ messages, seed: -1 }, /seed is -1/],
+  [{ messages, temperature: NaN }, /temperature is NaN; it goes from 0 to 2/],
+  [{ messages, temperature: '0.7' }, /temperature is "0.7"; it goes/],
+  [{ messages, top_p: -0.1 }, /top_p is -0.1/],
+  [{ messages, max_tokens: 2.5 }, /max_tokens is 2.5; it is a whole number/],
+  [{ messages, max_completion_tokens: Infinity }, /max_completion_tokens is Infinity/],
+  [{ messages, seed: 2 ** 32 }, /seed is 4294967296/],
+  [{ messages, n: 2 }, /n is 2/],
+  [{ messages, stream: 'yes' }, /stream is "yes"/],
+  [{ messages, top_logprobs: 2 }, /logprobs: true/],
   [{ messages, stop: [''] }, /stop takes/],
+  [{ messages, stop: 5 }, /stop takes/],
+  [{ messages, stop: Array(17).fill('a') }, /stop takes/],
+  [{ messages, tools: [{}] }, /tools is not taken.*Leave it out/],
+  [{ messages, frequency_penalty: 0.5 }, /frequency_penalty is not taken/],
+  [{}, /messages is no list/],
+  [null, /an object with messages/],
+  [{ messages: [null] }, /role undefined/],
+  [{ messages: [{ role: 'user', content: [{ type: 'text', text: '' }] }] }, /content is text/],
   [{ messages: [{ role: 'tool', content: '' }] }, /role tool/],
 ])('what no engine could do is refused by its name: %j', async (request, words) => {
   const answering = engine.chat.completions.create(request as never);
@@ -164,6 +182,26 @@ test.each([
     message: expect.stringMatching(words),
   });
   expect(client.generations).toHaveLength(0);
+});
+
+test('what asks for nothing is taken', async () => {
+  const neutral = { user: 'me', tools: [], frequency_penalty: 0, stop: null, metadata: { a: 'b' } };
+  const answering = engine.chat.completions.create({ messages, ...neutral } as {
+    messages: Message[];
+  });
+  (await asked(1))[0]!.end();
+  expect((await answering).choices[0]!.finish_reason).toBe('stop');
+});
+
+test.each([
+  [undefined, /model is undefined; it takes an absolute address/],
+  [{ model: 'models/tiny/' }, /model is models\/tiny\/; it takes an absolute address/],
+  [{ model: 'https://host/a.gguf', tabs: 'all' }, /tabs is all; it is share/],
+])('an engine that could not be: %j', async (options, words) => {
+  await expect(createEngine(options as never)).rejects.toMatchObject({
+    name: 'Refused',
+    message: expect.stringMatching(words),
+  });
 });
 
 test('a model without a chat template takes no messages', async () => {
@@ -221,6 +259,14 @@ test('states: a snapshot stays as it is, and is gone back to; an exported one is
   await expect(engine.state.restore({ ...state, model: 'other' })).rejects.toThrow(
     /none of scripted/,
   );
+  for (const nothing of [null, {}, { ...state, ids: null }]) {
+    await expect(engine.state.restore(nothing as never)).rejects.toHaveProperty('name', 'Refused');
+  }
+  // Written as JSON a state has lost its bytes: it is read anew.
+  const parsed = JSON.parse(JSON.stringify({ ...state, state: new ArrayBuffer(8) })) as never;
+  const again = engine.state.restore(parsed);
+  (await asked(2))[1]!.reject(new Error('read anew'));
+  await expect(again).rejects.toThrow('read anew');
 });
 
 test('of many answers only the newest are known by the ids they were written as', async () => {
@@ -253,6 +299,13 @@ test('a watch is begun and ended', async () => {
   const end = await engine.watch(watch, () => {});
   await end();
   expect(watched).toEqual([watch, null]);
+  // One that another took the place of is ended already.
+  const first = await engine.watch(watch, () => {});
+  const second = await engine.watch(watch, () => {});
+  await first();
+  expect(watched).toEqual([watch, null, watch, watch]);
+  await second();
+  expect(watched.at(-1)).toBeNull();
   engine.close();
   expect(closed).toBe(1);
 });
