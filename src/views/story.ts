@@ -4,6 +4,7 @@ import type { TokenRecord } from '../../workers/protocol.ts';
 /** A token's name in a sentence: its text, or what stands for it. */
 export function named(text: string): string {
   const trimmed = text.trim();
+  if (/^<\|.*\|>$/.test(trimmed)) return 'the mark between two messages';
   return trimmed === '' ? 'a space' : `“${trimmed}”`;
 }
 
@@ -58,5 +59,6 @@ export function storyOf({
   if (overwrittenBy && overwrittenBy.loss >= tellingLoss) {
     parts.push(`${text(overwrittenBy.position)} took ${percent(overwrittenBy.loss)}`);
   }
-  return `${parts.join('; ')}.`;
+  const told = parts.join('; ');
+  return `${told[0]!.toUpperCase()}${told.slice(1)}.`;
 }

@@ -30,6 +30,14 @@ describe('a token’s story', () => {
     expect(writtenShares(records, 2, 1)[1]).toBe(1);
   });
 
+  test('a mark of the chat template is no word', () => {
+    const marked = [...records, record(3, '<|im_end|>', [0, 0, 0])];
+    const story = { records: marked, share: 0.5, recall: NaN, overwrittenBy: null };
+    expect(storyOf({ ...story, position: 3, overwrote: { position: 0, loss: 0.1 } })).toBe(
+      'The mark between two messages was written moderately; it overwrote 10 % of “7421”.',
+    );
+  });
+
   test('names what it overwrote and what took it, each with its share', () => {
     const story = {
       position: 2,
