@@ -2,8 +2,9 @@
 import { transfer } from 'comlink';
 import { commonStorage } from './common.ts';
 import { Library } from './library.ts';
+import { ReadersStore } from './readers.ts';
 import { diskShelf } from './store.ts';
-import { limits, type Clock, type Locks } from './transfer.ts';
+import { limits, type Clock, type Limits, type Locks } from './transfer.ts';
 
 const clock: Clock = {
   now: () => Date.now(),
@@ -53,7 +54,22 @@ const world = {
   persisted: () => navigator.storage.persisted().catch(() => false),
 };
 
+const startReader = () =>
+  new Worker(new URL('./reader.worker.ts', import.meta.url), { type: 'module' });
+
+/** How many threads read, and how much of what they read is in memory at a time. */
+export interface Reading extends Pick<Limits, 'spanBytes' | 'spans'> {
+  readers: number;
+}
+
+/** Threads share the cores with the browser's own, which read the files, and with the engine. */
+const readers = Math.min(Math.max(navigator.hardwareConcurrency || 2, 2), 4);
+/** A span for each thread and one at hand. */
+const reading: Reading = { readers, spanBytes: limits.spanBytes, spans: readers + 1 };
+
 /** The library in this worker's own storage; what it hands out is transferred. */
-export function browserLibrary(): Library {
-  return new TransferringLibrary(world, limits, () => diskShelf('palimpsest'));
+export function browserLibrary({ readers, ...spans }: Reading = reading): Library {
+  return new TransferringLibrary(world, { ...limits, ...spans }, async () => {
+    return new ReadersStore(await diskShelf('palimpsest'), clock, readers, startReader);
+  });
 }

@@ -1,12 +1,14 @@
 /**
  * The tensors of a file on their way to the GPU: in the order in which they lie there, many at a time, the next bytes asked
- * for before those at hand are laid out. No more than two stretches of the file are in memory.
+ * for before those at hand are laid out. No more than two stretches of the file are in memory, and as many on their way into
+ * the GPU, which holds what is written beside the buffers that it is for.
  */
 import { type GgufFile, readExactly, type TensorEntry } from './gguf.ts';
 import type { Gpu } from './gpu.ts';
 import { putDown } from './measured.ts';
 import { type LoadProgress, PalimpsestError } from './protocol.ts';
 import { dequantize, packedRow, repack, rowBytes, rowUnit } from './quant.ts';
+import { freeBytes } from './store.ts';
 import type { MatrixPart, Wanted, WeightSource } from './weights.ts';
 
 /** Bytes of a file read at a time, but for a single row or a vector that has more. */
@@ -29,13 +31,16 @@ interface Stretch {
   ranges: Range[];
 }
 
+/** A file as far as its tensors go. */
+export type TensorFile = Pick<GgufFile, 'tensors' | 'shards'>;
+
 export class FileWeights implements WeightSource {
   readonly #gpu: Gpu;
-  readonly #file: GgufFile;
+  readonly #file: TensorFile;
   readonly #report: (p: LoadProgress) => void;
 
   /** `report` is told how much of what is wanted is on the GPU. */
-  constructor(gpu: Gpu, file: GgufFile, report: (p: LoadProgress) => void) {
+  constructor(gpu: Gpu, file: TensorFile, report: (p: LoadProgress) => void) {
     this.#gpu = gpu;
     this.#file = file;
     this.#report = report;
@@ -63,6 +68,7 @@ export class FileWeights implements WeightSource {
     let doneBytes = 0;
     let busyMs = 0;
     let next = this.#read(stretches[0]);
+    let written = Promise.resolve();
     for (const [i, { offset, end, ranges }] of stretches.entries()) {
       const bytes = (await next)!;
       if (this.#gpu.bytes.weights === 0) return; // the device was given up meanwhile
@@ -72,10 +78,15 @@ export class FileWeights implements WeightSource {
         const first = range.offset - offset;
         range.use(bytes.subarray(first, first + range.byteLength));
       }
+      freeBytes(bytes.buffer as ArrayBuffer);
       busyMs += performance.now() - begun;
+      await written;
+      written = this.#gpu.written();
+      written.catch(() => {}); // told when the next is waited for
       doneBytes += end - offset;
       this.#report({ phase: 'upload', doneBytes, totalBytes, note: '' });
     }
+    await written;
     putDown('weights laid out', start, busyMs);
   }
 

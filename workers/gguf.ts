@@ -14,7 +14,10 @@
 import { PalimpsestError } from './protocol.ts';
 import { blockBytes, blockColumns, isTensorType, type TensorType } from './quant.ts';
 
-/** A file, wherever it lies. `read` gives exactly the bytes asked for; gguf.ts never asks beyond `byteLength`. */
+/**
+ * A file, wherever it lies. `read` gives exactly the bytes asked for, in a buffer that is the caller's from there on; gguf.ts
+ * never asks beyond `byteLength`.
+ */
 export interface ByteSource {
   readonly name: string;
   readonly byteLength: number;

@@ -599,6 +599,12 @@ export class Gpu {
     return groups.map((_, i) => Number(stamps[2 * i + 1]! - stamps[2 * i]!) / 1000);
   }
 
+  /** Have all writes begun with, and wait until they are done. Fails: DeviceLost, OutOfMemory. */
+  written(): Promise<void> {
+    this.#device.queue.submit([]);
+    return this.idle();
+  }
+
   /** Wait until all submitted work is done. Fails: DeviceLost, OutOfMemory. */
   async idle(): Promise<void> {
     await this.#device.queue.onSubmittedWorkDone();

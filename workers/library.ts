@@ -35,9 +35,9 @@ import {
   type WeightsApi,
   type WeightsStatus,
 } from './protocol.ts';
-import { Residents, residentSpans } from './residents.ts';
+import { Residents } from './residents.ts';
 import { leafBytes, sha256 } from './sha256.ts';
-import { freeBytes, memoryShelf, piecesOf, Store, type ModelRecord, type Shelf } from './store.ts';
+import { freeBytes, memoryShelf, piecesOf, Store, type ModelRecord } from './store.ts';
 import { inUnits, type Limits, type World } from './transfer.ts';
 
 /** A model that was opened. */
@@ -65,13 +65,11 @@ interface Opened extends Source {
 interface Span {
   /** Number of the piece. */
   number: number;
-  /** First byte within the piece, a multiple of spanBytes. */
+  /** First byte within the piece, a multiple of limits.spanBytes. */
   start: number;
 }
 
 const tellEveryMs = 100;
-/** A few of them and a range that was asked for are in memory, which shall not be more than two pieces. */
-const spanBytes = 4 * 1024 * 1024;
 /** What is no longer, such as the beginning of a header, is read with its leaves alone where its span is not in memory. */
 const glanceBytes = 64 * 1024;
 
@@ -88,14 +86,14 @@ export class Library implements WeightsApi {
   #residents: Residents;
   #never = new AbortController().signal;
 
-  /** `openShelf` fails where the browser gives no storage. */
-  constructor(world: World, limits: Limits, openShelf: () => Promise<Shelf>) {
+  /** `openStore` fails where the browser gives no storage. */
+  constructor(world: World, limits: Limits, openStore: () => Promise<Store>) {
     this.#world = world;
     this.#limits = limits;
-    this.#residents = new Residents(world.clock);
+    this.#residents = new Residents(world.clock, limits.spans);
     this.#memory = new Store(memoryShelf(limits.memoryBytes));
-    this.#disk = openShelf().then(
-      (shelf) => ({ store: new Store(shelf) }),
+    this.#disk = openStore().then(
+      (store) => ({ store }),
       (cause: unknown) => ({ why: cause instanceof Error ? cause.message : String(cause) }),
     );
   }
@@ -284,45 +282,76 @@ export class Library implements WeightsApi {
       number++;
     }
     const within = offset - pieces[number]!.start;
-    let span: Span | null = { number, start: within - (within % spanBytes) };
+    const first: Span = { number, start: within - (within % this.#limits.spanBytes) };
     const little = bytes > 0 && bytes <= glanceBytes && within + bytes <= pieces[number]!.bytes;
-    if (little && !this.#residents.has(keyOf(opened, span))) {
+    if (little && !this.#residents.has(keyOf(opened, first))) {
       return this.#glance(opened, number, within, within + bytes);
     }
+    const spans: Span[] = [];
+    const startOf = (span: Span) => pieces[span.number]!.start + span.start;
+    let next: Span | null = bytes > 0 ? first : null;
+    while (next && pieces[next.number]!.shard === shard && startOf(next) < end) {
+      spans.push(next);
+      next = this.#after(opened, next);
+    }
+    const forward = this.#goesForward(opened, spans);
     const whole = new Uint8Array(bytes);
-    for (let at = offset; at < end && span; span = after(opened, span)) {
-      const spanStart = pieces[span.number]!.start + span.start;
-      const from = at - spanStart;
-      const to = Math.min(end - spanStart, endOf(opened, span) - span.start);
-      await this.#withSpan(opened, span, (loaded) =>
-        whole.set(new Uint8Array(loaded, from, to - from), at - offset),
+    for (const span of spans) {
+      const from = Math.max(offset - startOf(span), 0);
+      const to = Math.min(end - startOf(span), this.#endOf(opened, span) - span.start);
+      await this.#withSpan(opened, span, forward, (loaded) =>
+        whole.set(new Uint8Array(loaded, from, to - from), startOf(span) + from - offset),
       );
-      at += to - from;
     }
     return whole.buffer;
   }
 
-  /** What `use` makes of a verified span; while it is read and hashed, those after it are begun with. */
-  #withSpan<T>(opened: Opened, span: Span, use: (bytes: ArrayBuffer) => T): Promise<T> {
-    const used = this.#residents.with(keyOf(opened, span), () => this.#loadSpan(opened, span), use);
+  /** Whether a range begins where the last one ended, which it is from here on. Several may be under way. */
+  #goesForward(opened: Opened, spans: Span[]): boolean {
     const { lastRead } = opened;
-    const previous = lastRead && after(opened, lastRead);
-    const forward = !lastRead || isSame(span, lastRead) || (previous && isSame(span, previous));
-    opened.lastRead = span;
-    let next = after(opened, span);
-    for (let ahead = 1; forward && next && ahead < residentSpans; ahead++) {
+    const [first] = spans;
+    if (!first) return false;
+    opened.lastRead = spans.at(-1)!;
+    if (!lastRead || isSame(first, lastRead)) return true;
+    const next = this.#after(opened, lastRead);
+    return next !== null && isSame(first, next);
+  }
+
+  /** What `use` makes of a verified span; while it is read and hashed, those after it are begun with if reads go forward. */
+  #withSpan<T>(
+    opened: Opened,
+    span: Span,
+    forward: boolean,
+    use: (bytes: ArrayBuffer) => T,
+  ): Promise<T> {
+    const used = this.#residents.with(keyOf(opened, span), () => this.#loadSpan(opened, span), use);
+    let next = this.#after(opened, span);
+    for (let ahead = 1; forward && next && ahead < this.#limits.spans; ahead++) {
       const following = next;
       if (!opened.download.present.has(following.number)) break;
       this.#residents.ahead(keyOf(opened, following), () => this.#loadSpan(opened, following));
-      next = after(opened, following);
+      next = this.#after(opened, following);
     }
     return used;
   }
 
   async #loadSpan(opened: Opened, span: Span): Promise<ArrayBuffer> {
-    const { bytes, hash } = await this.#load(opened, span.number, span.start, endOf(opened, span));
+    const end = this.#endOf(opened, span);
+    const { bytes, hash } = await this.#load(opened, span.number, span.start, end);
     await this.#noteVerified(opened, span, hash);
     return bytes;
+  }
+
+  /** Where a span ends within its piece. */
+  #endOf({ pieces }: Opened, { number, start }: Span): number {
+    return Math.min(start + this.#limits.spanBytes, pieces[number]!.bytes);
+  }
+
+  /** The span that follows in the model; null after the last. */
+  #after({ pieces }: Opened, { number, start }: Span): Span | null {
+    const next = start + this.#limits.spanBytes;
+    if (next < pieces[number]!.bytes) return { number, start: next };
+    return number + 1 < pieces.length ? { number: number + 1, start: 0 } : null;
   }
 
   /** Bytes [from, to) of a piece, with as little else as can be verified. */
@@ -367,6 +396,7 @@ export class Library implements WeightsApi {
     const { verified, pieces, store } = opened;
     const before = verified.size;
     verified.set(keyOf(opened, span), hash);
+    const { spanBytes } = this.#limits;
     const spans = pieces.reduce((sum, { bytes }) => sum + Math.ceil(bytes / spanBytes), 0);
     if (verified.size === before || verified.size < spans) return;
     await store.markVerified(new Set(verified.values()), this.#world.clock.now()).catch(() => {}); // a date, no more
@@ -620,17 +650,6 @@ export class Library implements WeightsApi {
 /** By slot, which tells versions of a file apart. */
 function keyOf({ record, pieces }: Opened, { number, start }: Span): string {
   return `${record.model} ${pieces[number]!.slot} ${start}`;
-}
-
-/** Where a span ends within its piece. */
-function endOf({ pieces }: Opened, { number, start }: Span): number {
-  return Math.min(start + spanBytes, pieces[number]!.bytes);
-}
-
-/** The span that follows in the model; null after the last. */
-function after({ pieces }: Opened, { number, start }: Span): Span | null {
-  if (start + spanBytes < pieces[number]!.bytes) return { number, start: start + spanBytes };
-  return number + 1 < pieces.length ? { number: number + 1, start: 0 } : null;
 }
 
 function isSame(a: Span, b: Span): boolean {

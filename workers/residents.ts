@@ -1,6 +1,6 @@
 /**
- * The spans of pieces in memory, three at most: the one being read and, when reads go forward, one that is hashed and one that
- * comes from the disk. Others wait for a place.
+ * The spans of pieces in memory, so many at most: the one being read and, when reads go forward, those that come from the disk
+ * and are hashed. Others wait for a place.
  */
 import { freeBytes } from './store.ts';
 import type { Clock } from './transfer.ts';
@@ -11,12 +11,12 @@ interface Resident {
   readers: number;
 }
 
-export const residentSpans = 3;
 /** So long after the last read the memory is given back. */
 const idleMs = 5_000;
 
 export class Residents {
   #clock: Clock;
+  #most: number;
   /** Least recently used first. */
   #pieces = new Map<string, Resident>();
   /** Called when a piece has lost a reader. */
@@ -24,8 +24,9 @@ export class Residents {
   /** Ends the wait for idleness. */
   #restless = new AbortController();
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, most: number) {
     this.#clock = clock;
+    this.#most = most;
   }
 
   /** Whether a piece is here, or on its way. */
@@ -60,9 +61,17 @@ export class Residents {
     }
   }
 
-  /** Begin to load a piece that will be wanted, if there is room without taking it from a reader. */
+  /**
+   * Begin to load a piece that will be wanted, if there is room without taking it from a reader. One that is here already
+   * counts as used: it stays longer than those that nobody will want.
+   */
   ahead(key: string, load: () => Promise<ArrayBuffer>): void {
-    if (this.#pieces.has(key) || !this.#makeRoom()) return;
+    const here = this.#pieces.get(key);
+    if (here) {
+      this.#pieces.delete(key);
+      this.#pieces.set(key, here);
+    }
+    if (here || !this.#makeRoom()) return;
     const piece = { bytes: load(), readers: 0 };
     this.#pieces.set(key, piece);
     piece.bytes.catch(() => {
@@ -79,7 +88,7 @@ export class Residents {
 
   /** True if one more piece may be in memory; the one unused for longest makes place. */
   #makeRoom(): boolean {
-    if (this.#pieces.size < residentSpans) return true;
+    if (this.#pieces.size < this.#most) return true;
     for (const [key, { readers }] of this.#pieces) {
       if (readers > 0) continue;
       this.#forget(key);

@@ -124,8 +124,24 @@ export interface Shelf {
 
 /** The shelf in IndexedDB. Throws whatever the browser throws where storage is blocked. */
 export async function diskShelf(database: string): Promise<Shelf> {
+  const shelf = indexedShelf(database);
+  await shelf.transact('readonly', (on) => on.get(['model', '']));
+  try {
+    await shelf.transact('readwrite', async (on) => {
+      on.put(['probe'], new Blob(['?']));
+      on.delete(['probe']);
+    });
+    shelf.takesBlobs = true;
+  } catch {
+    // Private windows of some browsers store everything but Blobs.
+  }
+  return shelf;
+}
+
+/** The same for reading alone: what a browser may refuse is found out by the first transaction, and takesBlobs is false. */
+export function indexedShelf(database: string): Shelf {
   const useStore = createStore(database, 'weights');
-  const shelf: Shelf = {
+  return {
     place: 'disk',
     takesBlobs: false,
     transact: (mode, work) =>
@@ -158,17 +174,6 @@ export async function diskShelf(database: string): Promise<Shelf> {
         }
       }),
   };
-  await shelf.transact('readonly', (on) => on.get(['model', '']));
-  try {
-    await shelf.transact('readwrite', async (on) => {
-      on.put(['probe'], new Blob(['?']));
-      on.delete(['probe']);
-    });
-    shelf.takesBlobs = true;
-  } catch {
-    // Private windows of some browsers store everything but Blobs.
-  }
-  return shelf;
 }
 
 /** The shelf in this worker's memory, for at most `limitBytes` of ArrayBuffers; gone with the tab. */

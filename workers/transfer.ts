@@ -53,6 +53,10 @@ export interface Limits {
   stallMs: number;
   /** The most weights kept in memory where there is no storage. */
   memoryBytes: number;
+  /** What of a piece is read and hashed at a time: whole leaves (sha256.ts). */
+  spanBytes: number;
+  /** Spans in memory, read ahead or at hand: with a range that was asked for they shall be less than two pieces. */
+  spans: number;
 }
 
 /** Chromium keeps six connections to a host; two are left for the page. 256 KiB: see `partBytes`. */
@@ -63,6 +67,8 @@ export const limits: Limits = {
   attempts: 8,
   stallMs: 30_000,
   memoryBytes: 1024 * 1024 * 1024,
+  spanBytes: 4 * 1024 * 1024,
+  spans: 3,
 };
 
 /** Failures are waited out for 0.5 s, 1 s, 2 s, ... at most 30 s; a server's Retry-After is followed up to ten minutes. */

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import type { CommonStorage } from '../../workers/transfer.ts';
 import { Library } from '../../workers/library.ts';
 import type { Shard } from '../../workers/protocol.ts';
-import { memoryShelf, type Shelf } from '../../workers/store.ts';
+import { memoryShelf, Store, type Shelf } from '../../workers/store.ts';
 import { limits, type Limits } from '../../workers/transfer.ts';
 import { random } from '../reference/random.ts';
 import { FakeClock, passingTime } from './clock.ts';
@@ -104,7 +104,7 @@ export async function openRig(options: RigOptions = {}): Promise<Rig> {
           common: options.common ?? null,
         },
         options.limits ?? smallLimits,
-        options.openShelf ?? (async () => tabShelf),
+        async () => new Store(options.openShelf ? await options.openShelf() : tabShelf),
       );
       return {
         library,

@@ -14,6 +14,7 @@ function fakeGpu() {
   const written = new Map<string, Uint8Array>();
   const gpu = {
     bytes: { weights: 1 },
+    written: () => Promise.resolve(),
     write({ name, bytes }: Tensor, element: number, values: Uint32Array | Float32Array) {
       const into = written.get(name) ?? new Uint8Array(bytes);
       written.set(name, into);

@@ -10,7 +10,7 @@ import { FULL, Gpu } from '../../workers/gpu.ts';
 import { Library } from '../../workers/library.ts';
 import type { CheckpointPlace, Sampling } from '../../workers/protocol.ts';
 import { sha256 } from '../../workers/sha256.ts';
-import { diskShelf } from '../../workers/store.ts';
+import { diskShelf, Store } from '../../workers/store.ts';
 import { limits } from '../../workers/transfer.ts';
 import llama from '../fixtures/imported.json';
 
@@ -50,7 +50,7 @@ const openLibrary = () =>
       persisted: () => navigator.storage.persisted(),
     },
     { ...limits, pieceBytes: 200_000, partBytes: 4096, connections: 2 },
-    () => diskShelf('palimpsest-import-test'),
+    async () => new Store(await diskShelf('palimpsest-import-test')),
   );
 
 const picked = (): CheckpointPlace => ({

@@ -8,7 +8,7 @@ let residents: Residents;
 let loads: { key: string; end(): void; fail(): void }[];
 beforeEach(() => {
   clock = new FakeClock();
-  residents = new Residents(clock);
+  residents = new Residents(clock, 3);
   loads = [];
 });
 

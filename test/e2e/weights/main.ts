@@ -1,9 +1,12 @@
 /** A page with nothing but the weights worker, for tests to call. */
-import { createEndpoint, proxy, wrap } from 'comlink';
+import { createEndpoint, proxy, releaseProxy, type Remote, wrap } from 'comlink';
+import type { Reading } from '../../../workers/browserLibrary.ts';
+import { FileWeights } from '../../../workers/fileWeights.ts';
 import { FULL, Gpu } from '../../../workers/gpu.ts';
 import type { LoadProgress, WeightsApi, WeightsStatus } from '../../../workers/protocol.ts';
 import { freeBytes } from '../../../workers/store.ts';
 import * as peers from './peers.ts';
+import * as stages from './stages.ts';
 
 const worker = new Worker(new URL('../../../workers/download.worker.ts', import.meta.url), {
   type: 'module',
@@ -13,8 +16,46 @@ const weights = wrap<WeightsApi>(worker);
 /** Bytes asked for at a time, as the engine asks. */
 const rangeBytes = 8 * 1024 * 1024;
 
+/** Each shard as one matrix of F32, by the engine's own way. */
+async function upload(library: Remote<WeightsApi>, model: string): Promise<number> {
+  const gpu = await Gpu.open(navigator.gpu, FULL);
+  try {
+    const shards = await library.open(
+      model,
+      proxy(() => {}),
+    );
+    const start = performance.now();
+    const cols = 1024;
+    const tensors = shards.map(({ file: name, bytes: byteLength }, shard) => {
+      const ne = [cols, byteLength / 4 / cols];
+      return { name, type: 'F32' as const, ne, offset: 0, byteLength, shard };
+    });
+    const file = {
+      tensors: new Map(tensors.map((tensor) => [tensor.name, tensor])),
+      shards: shards.map(({ file: name, bytes: byteLength }, shard) => ({
+        name,
+        byteLength,
+        read: async (offset: number, bytes: number) =>
+          new Uint8Array(await library.read(model, shard, offset, bytes)),
+      })),
+    };
+    const wanted = tensors.map((shape) => {
+      const [, rows] = shape.ne;
+      const codes = gpu.tensor('weights', shape.name, [shape.byteLength / 4]);
+      return { shape, part: { firstRow: 0, rows: rows!, offset: 0, codes, scales: null } };
+    });
+    await new FileWeights(gpu, file, () => {}).bring(wanted);
+    // Writes are handed over with the next work that is submitted, and reading a number back is work.
+    for (const { part } of wanted) await gpu.read(part.codes, part.codes.bytes / 4 - 1, 1);
+    return performance.now() - start;
+  } finally {
+    gpu.destroy();
+  }
+}
+
 const lab = {
   ...peers,
+  ...stages,
 
   /** Reports of the last download, as they came. */
   reports: [] as LoadProgress[],
@@ -83,28 +124,26 @@ const lab = {
     return performance.now() - start;
   },
 
-  /** Milliseconds to read a whole model into buffers of the GPU, until it holds all of it. */
-  async timeUpload(model: string): Promise<number> {
-    const gpu = await Gpu.open(navigator.gpu, FULL);
+  /** Milliseconds to read a whole model into buffers of the GPU as the engine does, until it holds all of it. */
+  timeUpload: (model: string): Promise<number> => upload(weights, model),
+
+  /** The same by readers of whatever number. */
+  async timeReadersUpload(model: string, reading: Reading): Promise<number> {
+    const worker = new Worker(new URL('./library.worker.ts', import.meta.url), {
+      type: 'module',
+      name: JSON.stringify(reading),
+    });
+    const library = wrap<WeightsApi>(worker);
     try {
-      const shards = await weights.open(
+      await library.open(
         model,
         proxy(() => {}),
       );
-      const start = performance.now();
-      for (const [shard, { file, bytes }] of shards.entries()) {
-        const buffer = gpu.tensor('weights', file, [bytes / 4]);
-        for (let at = 0; at < bytes; at += rangeBytes) {
-          const range = await weights.read(model, shard, at, Math.min(rangeBytes, bytes - at));
-          gpu.write(buffer, at / 4, new Uint32Array(range));
-          freeBytes(range);
-        }
-        // Writes are handed over with the next work that is submitted, and reading a number back is work.
-        await gpu.read(buffer, bytes / 4 - 1, 1);
-      }
-      return performance.now() - start;
+      freeBytes(await library.read(model, 0, 0, rangeBytes)); // the threads are started
+      return await upload(library, model);
     } finally {
-      gpu.destroy();
+      library[releaseProxy]();
+      setTimeout(() => worker.terminate(), 1000); // its times are read first
     }
   },
 
