@@ -366,7 +366,10 @@ export function engineOf(
         if (watching === own) await client.memory.watch(null, () => {});
       };
     },
-    close,
+    close() {
+      watching = {};
+      close();
+    },
   };
 
   /** Branches that nobody can come back to are let go. */

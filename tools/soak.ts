@@ -1,7 +1,7 @@
 /**
  * What takes too long for `npm test`, one after another, or those that are named:
  *
- *   node tools/run.mjs soak [downloads] [losses] [tokens] [tab] [widgets]
+ *   node tools/run.mjs soak [downloads] [losses] [tokens] [tab] [widgets] [engines]
  *
  * Each is a tool of its own with options of its own. Ends with a failure if any of them does.
  */
@@ -14,6 +14,7 @@ const soaks: Record<string, string> = {
   tokens: 'soakTokens',
   tab: 'soakTab',
   widgets: 'soakWidgets',
+  engines: 'soakEngines',
 };
 
 const named = process.argv.slice(2);

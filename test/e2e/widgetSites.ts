@@ -6,6 +6,9 @@ import { tinyChat } from './tinyChat.ts';
 const blank =
   '<!doctype html><meta charset="utf-8"><title>Blank</title><link rel="icon" href="data:,">';
 
+/** Models as the chat model, for a first load each. */
+export const rare = ['rare0', 'rare1', 'rare2', 'rare3'];
+
 export interface Sites {
   /** Their origins: of the widget, and of articles. */
   widgets: string;
@@ -23,6 +26,10 @@ export async function openSites(built: string): Promise<Sites> {
     files: {
       ...modelFiles('/models/tiny/', fixture('tiny-f32.gguf')),
       ...modelFiles('/models/chat/', 'tiny.gguf', tinyChat()),
+      ...Object.assign(
+        {},
+        ...rare.map((name) => modelFiles(`/models/${name}/`, 'tiny.gguf', tinyChat())),
+      ),
       '/blank.html': blank,
     },
     delay: (path) => (path.endsWith('.gguf') ? held : null),

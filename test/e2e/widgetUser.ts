@@ -10,6 +10,7 @@ import type { GenerateOptions, PalimpsestModel } from '../../src/element/embed.t
 import type { Outcome, Snapshot } from '../../src/embed/protocol.ts';
 import { drawing, type Draw } from '../draw.ts';
 import { faultsOf } from './browser.ts';
+import { rare } from './widgetSites.ts';
 
 export interface WidgetUse {
   browser: Browser;
@@ -17,6 +18,8 @@ export interface WidgetUse {
   widgets: string;
   /** Where articles are: `/blank.html` has no more than a title. */
   articles: string;
+  /** Keep weights back until `until`. */
+  hold: (until: Promise<void>) => void;
   seed: number;
   steps: number;
   log: (line: string) => void;
@@ -275,7 +278,7 @@ class Session {
   }
 
   async #add(): Promise<void> {
-    const model = this.#draw(0, 3) === 0 ? 'chat' : 'tiny';
+    const model = this.#one(['tiny', 'tiny', 'tiny', 'chat', this.#one(rare)]);
     this.#models.push(model);
     const attributes = {
       model: `models/${model}/`,
@@ -319,6 +322,8 @@ class Session {
   async step(): Promise<void> {
     const draw = this.#draw;
     const page = this.#page;
+    const heldMs = draw(0, 3) === 0 ? draw(100, 3000) : 0;
+    this.#use.hold(new Promise((resolve) => setTimeout(resolve, heldMs)));
     if (this.#models.length === 0) await this.#add();
     const widget = draw(0, this.#models.length - 1);
     const element = page.locator('palimpsest-model').nth(widget);
@@ -404,10 +409,13 @@ class Session {
         );
         break;
       case 17:
-        this.#log(`widget ${widget}: moved to the end`);
-        this.#models.push(...this.#models.splice(widget, 1));
-        await this.#settle();
-        await element.evaluate((found) => document.body.append(found));
+        this.#log(`widget ${widget}: moved, its frame with it`);
+        await element.evaluate((found) => {
+          const page = document.body as unknown as {
+            moveBefore: (moved: Element, before: Element | null) => void;
+          };
+          page.moveBefore(found, found.nextElementSibling);
+        });
         break;
       case 18:
         this.#log(`widget ${widget}: removed`);

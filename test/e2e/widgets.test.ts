@@ -1,10 +1,14 @@
-/** Widgets in an article, where much is asked at once: what is broken off, goes on, is moved, and a user who is drawn. */
+/**
+ * Widgets in an article, where much is asked at once: what is broken off, goes on, is moved; and users who are drawn, of
+ * widgets and of the library. `npm run soak` has more of them.
+ */
 import type { Browser, Frame, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { PalimpsestModel } from '../../src/element/embed.ts';
 import { faultsOf, openBrowser } from './browser.ts';
 import { builtFolder } from './build.ts';
 import { openSites, type Sites } from './widgetSites.ts';
+import { useEngines } from './engineUser.ts';
 import { useWidgets } from './widgetUser.ts';
 
 let browser: Browser;
@@ -127,9 +131,16 @@ test('what is broken off ends at once, what is asked without a pause happens in 
 });
 
 test('a user who is drawn', async () => {
-  const { widgets, articles } = sites;
-  const how = { browser, widgets, articles, seed: 5, steps: 6, log: () => {} };
+  const { widgets, articles, hold } = sites;
+  const how = { browser, widgets, articles, hold, seed: 52, steps: 5, log: () => {} };
   const { faults, calls } = await useWidgets(how);
   expect(faults).toEqual([]);
-  expect(calls).toBeGreaterThan(3);
+  expect(calls).toBeGreaterThan(1);
+});
+
+test('a user of the library who is drawn', async () => {
+  const how = { browser, site: sites.widgets, seed: 4, steps: 14, log: () => {} };
+  const { faults, calls } = await useEngines(how);
+  expect(faults).toEqual([]);
+  expect(calls).toBeGreaterThan(4);
 });

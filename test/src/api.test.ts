@@ -306,8 +306,12 @@ test('a watch is begun and ended', async () => {
   expect(watched).toEqual([watch, null, watch, watch]);
   await second();
   expect(watched.at(-1)).toBeNull();
+  const third = await engine.watch(watch, () => {});
   engine.close();
   expect(closed).toBe(1);
+  // With the engine its watch has ended.
+  await third();
+  expect(watched.at(-1)).toEqual(watch);
 });
 
 test('the types that are published stand by themselves', () => {
