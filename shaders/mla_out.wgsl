@@ -1,16 +1,15 @@
-// mla_out: from what the slices of the cache said to one token's heads to what each head adds to the residual row.
+// mla_out: from what one token's heads read of the latent cache to what each head adds to the residual row.
 //
-//   context[h] = slices joined        o[h, r] = sum_c W[h, r, c] context[h, c]        part[h, d] = sum_r O[d, h VALUES + r] o[h, r]
+//   context[h] as slices or attend_whole has it        o[h, r] = sum_c W[h, r, c] context[h, c]        part[h, d] = sum_r O[d, h VALUES + r] o[h, r]
 //
-// Shapes  stats, parts as slices has them, LATENT = COLS   o [HEADS, VALUES]   rows [.., D]: head h leaves row PART_TO + h
+// Shapes  as slices or attend_whole has them, LATENT = COLS   o [HEADS, VALUES]   rows [.., D]: head h leaves row PART_TO + h
 //         W [HEADS VALUES, LATENT], O [D, HEADS VALUES], each in any matrix_* format
 // Grid    (HEADS): one workgroup per head
-// Links   matrix_* for W, another as b for O, slices, shares, sum_{tree,subgroup}
+// Links   matrix_* for W, another as b for O, slices or attend_whole, shares, sum_{tree,subgroup}
 // Oracle  test/reference/mla.ts mergeSlices, unfoldValues
 // D is a multiple of 4, VALUES of 32 and of the columns among which O's format lays out a block.
 const HEADS = 9u;
 const VALUES = 64u;
-const SLICES = 32u;
 const D = 576u;
 const PART_TO = 2u;
 const LATENT = COLS;
@@ -23,10 +22,8 @@ const VALUE_SHARERS = (BLOCKS - 1u) / VALUE_BLOCKS + 1u;
 const OUT_SHARERS = clamp(SUM_LANES / (D / 4u), 1u, min(OWN_BLOCKS, 4u)); // lanes that share four rows of O
 const OUT_ROUNDS = (OWN_BLOCKS + OUT_SHARERS - 1u) / OUT_SHARERS;
 const SHARES = max(VALUE_FOURS * VALUE_SHARERS, min(SUM_LANES, D / 4u * OUT_SHARERS));
-@group(0) @binding(0) var<storage, read> stats: array<vec2f>;
-@group(0) @binding(1) var<storage, read> parts: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> o: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> rows: array<vec4f>;
+@group(0) @binding(0) var<storage, read_write> o: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> rows: array<vec4f>;
 var<workgroup> values: array<vec4f, VALUE_FOURS>; // o of this head
 
 // Round j of share t of a head's rows of W, asked for, and multiplied by the context; blocks past the end are nothing.
@@ -78,7 +75,7 @@ fn mla_out(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let head = group.x;
   let own_value = min(lane.index, VALUE_FOURS * VALUE_SHARERS - 1u);
   let own_out = min(lane.index, D / 4u * OUT_SHARERS - 1u);
-  let v0 = ask_value(head, own_value, 0u); // these travel with what the slices said
+  let v0 = ask_value(head, own_value, 0u); // these travel with the context
   let o0 = ask_out(head, own_out, 0u);
   var o1 = Four_b();
   var o2 = Four_b();
@@ -88,7 +85,7 @@ fn mla_out(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   if (OUT_ROUNDS > 2u) {
     o2 = ask_out(head, own_out, 2u);
   }
-  join_slices(head, lane);
+  take_context(head, lane);
   if (lane.index < VALUE_FOURS * VALUE_SHARERS) {
     let t = lane.index;
     var acc = value_block(v0, t, 0u);

@@ -2,24 +2,21 @@
 //
 //   context[h] = slices joined        o[h, r] = sum_c W[h, r, c] context[h, c]
 //
-// Shapes  stats, parts as slices has them, LATENT = COLS   o [HEADS, VALUES]
+// Shapes  as slices has them, LATENT = COLS   o [HEADS, VALUES]
 //         W [HEADS VALUES, LATENT] in any matrix_* format
 // Grid    (VALUES / GROUP, HEADS): one workgroup joins its head and makes GROUP rows
 // Links   matrix_*, slices, sum_{tree,subgroup}
 // Oracle  test/reference/mla.ts mergeSlices, unfoldValues
 const HEADS = 32u;
 const VALUES = 128u;
-const SLICES = 64u;
 const GROUP = 16u;
 const LATENT = COLS;
-@group(0) @binding(0) var<storage, read> stats: array<vec2f>;
-@group(0) @binding(1) var<storage, read> parts: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> o: array<f32>;
+@group(0) @binding(0) var<storage, read_write> o: array<f32>;
 
 @compute @workgroup_size(SUM_LANES)
 fn mla_value(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let head = group.y;
-  join_slices(head, lane);
+  take_context(head, lane);
   let last = VALUES - 1u; // a group may pass the end; it repeats the last row
   for (var row = group.x * GROUP; row < min((group.x + 1u) * GROUP, VALUES); row += 4u) {
     var acc = vec4f();

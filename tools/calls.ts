@@ -47,7 +47,7 @@ function tell(what: string, ms: number[]): void {
   console.log(`${what.padEnd(44)} ${median} us a call   (${least} to ${most})`);
 }
 
-const { calls } = (await model.plan(state, { tap: null, changes: null })).decode;
+const { calls } = (await model.plan(state, { tap: null, changes: null })).shortDecode;
 const first: number[] = [];
 const next: number[] = [];
 const submitted: number[] = [];

@@ -64,17 +64,12 @@ export function mlaToken(
     p.linear(w.valueUp, s.context, s.o);
     return;
   }
-  const heads = { HEADS, VALUES, SLICES: slices, GROUP: 16 };
+  const heads = { HEADS, VALUES, GROUP: 16 };
   const read = { stats: s.stats, parts: s.parts, o: s.o };
-  p.runMatrix(
-    K.mlaValue,
-    heads,
-    read,
-    w.valueUp,
-    w.valueUp.parts[0]!,
-    [p.sum, K.slices],
-    p.lanes(LATENT / 4),
-  );
+  p.runMatrix(K.mlaValue, heads, read, w.valueUp, w.valueUp.parts[0]!, [p.sum, K.slices], {
+    SLICES: slices,
+    ...p.lanes(LATENT / 4),
+  });
 }
 
 /**

@@ -24,6 +24,7 @@ import kdaStepSource from '../shaders/kda_step.wgsl?raw';
 import kdaTokenSource from '../shaders/kda_token.wgsl?raw';
 import activationSource from '../shaders/lib/activation.wgsl?raw';
 import aheadSource from '../shaders/lib/ahead.wgsl?raw';
+import attendWholeSource from '../shaders/lib/attend_whole.wgsl?raw';
 import bestSource from '../shaders/lib/best.wgsl?raw';
 import cacheF16Source from '../shaders/lib/cache_f16.wgsl?raw';
 import cacheF32Source from '../shaders/lib/cache_f32.wgsl?raw';
@@ -93,9 +94,11 @@ export const tile: Library = { name: 'tile', source: tileSource };
 /** How the latent cache holds numbers: f32, or f16 at half the memory. */
 export const cacheF32: Library = { name: 'cache_f32', source: cacheF32Source };
 export const cacheF16: Library = { name: 'cache_f16', source: cacheF16Source };
-/** One token's row of the latent cache, and what its slices said joined: for kernels of one token. */
+/** One token's row of the latent cache. */
 export const latentRow: Library = { name: 'latent_row', source: latentRowSource };
+/** What one head of one token reads of that cache: of all of it, from what mlaAttend left; or of few rows, by itself. */
 export const slices: Library = { name: 'slices', source: slicesSource };
+export const attendWhole: Library = { name: 'attend_whole', source: attendWholeSource };
 /** How a prompt's chunks hand factors on: f32 for kdaChunkScan, f16 for kdaChunkScanMatrix. */
 export const factorF32: Library = { name: 'factor_f32', source: factorF32Source };
 export const factorF16: Library = { name: 'factor_f16', source: factorF16Source };
@@ -395,8 +398,8 @@ export const mlaToken = kernel('mla_token', mlaTokenSource, {
 
 /** One token: as mlaMerge, then the product with valueUp. GROUP is a multiple of 4. Links `matrixOf(valueUp)`, slices, a sum. */
 export const mlaValue = kernel('mla_value', mlaValueSource, {
-  binds: ['stats', 'parts', 'o'],
-  consts: ['HEADS', 'VALUES', 'SLICES', 'GROUP'],
+  binds: ['o'],
+  consts: ['HEADS', 'VALUES', 'GROUP'],
   grid: (c) => [Math.ceil(c.VALUES / c.GROUP), c.HEADS, 1],
 });
 
@@ -424,18 +427,31 @@ export function mlaQueryBytes(c: {
 }
 
 /**
- * One token, from the slices to what each head adds to the residual row: mlaMerge, valueUp and output in one call. VALUES is a
- * multiple of 32 and of `blockSpan(output)`. Links `matrixOf(valueUp)`, `second(matrixOf(output))`, slices, shares, a sum.
+ * One token, from what its heads read to what each adds to the residual row: mlaMerge, valueUp and output in one call, and with
+ * attendWhole the attention as well. VALUES is a multiple of 32 and of `blockSpan(output)`. Links `matrixOf(valueUp)`,
+ * `second(matrixOf(output))`, slices, or attendWhole with a cache and step, shares, a sum.
  */
 export const mlaOut = kernel('mla_out', mlaOutSource, {
-  binds: ['stats', 'parts', 'o', 'rows'],
-  consts: ['HEADS', 'VALUES', 'SLICES', 'D', 'PART_TO'],
+  binds: ['o', 'rows'],
+  consts: ['HEADS', 'VALUES', 'D', 'PART_TO'],
   grid: (c) => [c.HEADS, 1, 1],
 });
 
-/** Bytes of workgroup memory that mla_out takes. */
-export function mlaOutBytes(c: { D: number; LATENT: number; VALUES: number; lanes: number }) {
-  return 20 * c.LATENT + 4 * c.VALUES + 16 * Math.max(c.lanes, c.VALUES, c.D / 4) + 64;
+/** Bytes of workgroup memory that mla_out takes, with `context` of them by slices or attendWhole. */
+export function mlaOutBytes(c: { D: number; VALUES: number; lanes: number; context: number }) {
+  return c.context + 4 * c.VALUES + 16 * Math.max(c.lanes, c.VALUES, c.D / 4);
+}
+
+/** Bytes of workgroup memory that slices takes at most. */
+export function slicesBytes({ LATENT }: { LATENT: number }) {
+  return 20 * LATENT + 64;
+}
+
+/** Bytes of workgroup memory that attendWhole takes: `lanes` is a multiple of 16, and LATENT / 4 at least. */
+export function attendWholeBytes({ LATENT, lanes }: { LATENT: number; lanes: number }) {
+  const readers = Math.min(8, Math.floor(Math.min((4 * lanes) / LATENT, lanes / 16)));
+  const own = 8 * Math.ceil(lanes / 2 / readers / 8);
+  return 18 * lanes + readers * (8 * (own + 1) + 12) + 4 * LATENT * (readers + 1) + 64;
 }
 
 // -------------------------------------------------------------------------------------- mixture of experts

@@ -12,6 +12,7 @@ import { FileWeights } from './fileWeights.ts';
 import type { GgufFile } from './gguf.ts';
 import { type Call, type Copy, type Gpu, megabytes, type Reading, type Tensor } from './gpu.ts';
 import * as K from './kernels.ts';
+import { shortRows } from './narrow.ts';
 import { type Phase, Plan, type Site, TILE, type Tuning, type Visitors } from './plan.ts';
 import { PalimpsestError, type Sampling } from './protocol.ts';
 import type { Candidates } from './sampler.ts';
@@ -45,8 +46,14 @@ const CALLS_AT_ONCE = 48;
 
 type Look = (site: Site, tensor: Tensor) => void;
 
-/** A plan for every phase, and what a step that may be taken back begins with. */
-export type Plans = Readonly<Record<Phase, Plan>> & { readonly putAside: readonly Copy[] };
+/**
+ * A plan for every phase, the short ones for tokens at positions before `shortRows`, and what a step that may be taken back
+ * begins with.
+ */
+export type Plans = Readonly<Record<Phase, Plan>> & {
+  readonly shortRows: number;
+  readonly putAside: readonly Copy[];
+};
 
 /** GPU microseconds of all calls of one kernel in a plan, by run, and the bytes of weights that they read. */
 export interface KernelTime {
@@ -209,10 +216,11 @@ export class Model {
   /**
    * GPU time by kernel over the state at hand, slowest first. All calls of a kernel follow one another in one pass, and all
    * passes are repeated until a run is long: neither a pass's own cost nor a coarse clock counts then, and what one kernel
-   * reads is not what the last one left in a cache. Needs 'timestamp-query'. Moves the state on.
+   * reads is not what the last one left in a cache. Needs 'timestamp-query'. Moves the state on. A token is the first of its
+   * conversation.
    */
   async profile(phase: Phase, tokens: number, runs: number): Promise<KernelTime[]> {
-    const calls = this.#plans![phase].calls.filter((c) => 'program' in c);
+    const calls = this.#planFor(phase, 0).calls.filter((c) => 'program' in c);
     const names = [...new Set(calls.map(({ program }) => program.name))];
     const groups = names.map((name) => calls.filter(({ program }) => program.name === name));
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, 0));
@@ -237,9 +245,9 @@ export class Model {
     return rows.sort((a, b) => total(b) - total(a));
   }
 
-  /** What a phase calls, in order: kernels by name, and copies. */
+  /** What a phase calls at the begin of a conversation, in order: kernels by name, and copies. */
   calls(phase: Phase): string[] {
-    return this.#plans![phase].calls.map((c) => ('program' in c ? c.program.name : 'copy'));
+    return this.#planFor(phase, 0).calls.map((c) => ('program' in c ? c.program.name : 'copy'));
   }
 
   /** Bytes of weights that one decode step reads: of the experts, those chosen. */
@@ -282,26 +290,37 @@ export class Model {
     this.#gpu.copy(aside.seen, 0, this.#scratch.seen, 0, this.#config.vocabulary);
   }
 
+  /** The plan for a call of a phase whose first token is at `position`. */
+  #planFor(phase: Phase, position: number): Plan {
+    const plans = this.#plans!;
+    if (position >= plans.shortRows) return plans[phase];
+    if (phase === 'decode') return plans.shortDecode;
+    return phase === 'draw' ? plans.shortDraw : plans[phase];
+  }
+
   /** Submit a phase's calls, in stretches: the GPU begins while the rest is recorded. */
   #submit(phase: Phase, tokens: number, position: number): void {
-    const { calls } = this.#plans![phase];
+    const { calls } = this.#planFor(phase, position);
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(tokens, position));
     for (let at = 0; at < calls.length; at += CALLS_AT_ONCE) {
       this.#gpu.submit(this.#gpu.record(calls.slice(at, at + CALLS_AT_ONCE), tokens));
     }
   }
 
-  /** Submit a decode step and read what it leaves; while it runs, the coming step is recorded: it is the same calls. */
+  /** Submit a decode step and read what it leaves; while it runs, the coming step is recorded: mostly it is the same calls. */
   #step(phase: 'decode' | 'draw', position: number, result: Tensor): Promise<ArrayBuffer> {
-    const { [phase]: plan, putAside } = this.#plans!;
-    const calls = phase === 'decode' ? [...putAside, ...plan.calls] : plan.calls;
+    const { putAside } = this.#plans!;
+    const plan = this.#planFor(phase, position);
     const stretch = { tensor: result, element: 0, count: result.bytes / 4 };
-    const record = () => ({ plan, reading: this.#gpu.recordReading(calls, 1, [stretch]) });
+    const record = (plan: Plan) => {
+      const calls = phase === 'decode' ? [...putAside, ...plan.calls] : plan.calls;
+      return { plan, reading: this.#gpu.recordReading(calls, 1, [stretch]) };
+    };
     if (this.#ahead && this.#ahead.plan !== plan) this.#gpu.dropReading(this.#ahead.reading);
-    const { reading } = this.#ahead?.plan === plan ? this.#ahead : record();
+    const { reading } = this.#ahead?.plan === plan ? this.#ahead : record(plan);
     this.#gpu.write(this.#scratch.step, 0, Uint32Array.of(1, position));
     const read = this.#gpu.submitReading(reading);
-    this.#ahead = record();
+    this.#ahead = record(this.#planFor(phase, position + 1));
     return read;
   }
 
@@ -315,10 +334,16 @@ export class Model {
   /** Plans as `attach` builds them, to be used and set aside at will. */
   async plan(state: State, visitors: Visitors): Promise<Plans> {
     const plan = (phase: Phase) => this.#makePlan(phase, state, visitors);
+    const decode = plan('decode');
+    const draw = plan('draw');
+    const rows = decode.few ? shortRows(this.#config, this.#weights, this.#scratch, state) : 0;
     const plans = {
       putAside: state.putAside(),
-      decode: plan('decode'),
-      draw: plan('draw'),
+      shortRows: rows,
+      decode,
+      shortDecode: rows > 0 ? plan('shortDecode') : decode,
+      draw,
+      shortDraw: rows > 0 ? plan('shortDraw') : draw,
       prefill: plan('prefill'),
       score: plan('score'),
     };
@@ -335,10 +360,10 @@ export class Model {
     const c = this.#config;
     const s = this.#scratch;
     const w = this.#weights;
-    const single = phase === 'decode' || phase === 'draw';
+    const single = phase !== 'prefill' && phase !== 'score';
     if (single && this.#tuning === 'gpu' && decodesInFewCalls(c, w)) {
       const p = oneToken(this.#gpu, phase, c, w, s, state, visitors);
-      if (phase === 'decode') this.#best(p);
+      if (phase === 'decode' || phase === 'shortDecode') this.#best(p);
       else this.#candidates(p);
       return p;
     }

@@ -8,9 +8,10 @@ import { attendOne, numbersOf } from './attention.ts';
 import { type Gpu, PART_ELEMENTS, type Tensor } from './gpu.ts';
 import { FLOOR } from './limits.ts';
 import * as K from './kernels.ts';
+import type { Library } from './link.ts';
 import type { Blocks, Plan } from './plan.ts';
 import { latentAt, type Scratch } from './scratch.ts';
-import type { State } from './state.ts';
+import type { MlaState, State } from './state.ts';
 import type {
   DenseWeights,
   KdaWeights,
@@ -36,6 +37,9 @@ function lanesFor({ workgroup, report }: Gpu, most: number, bytes: (lanes: numbe
   }
   return { SUM_LANES: lanes };
 }
+
+/** Rows of context that a head goes through in the call that makes its values: more are sooner read by several workgroups. */
+const SHORT_ROWS = 512;
 
 /** Where parts begin in `scratch.x`, whose first two rows hold the residual row in turn: a mixer's, of each head one. */
 const MIXER_PARTS = 2;
@@ -153,6 +157,21 @@ export function isNarrow(c: ModelConfig, weights: ModelWeights, scratch: Scratch
   );
 }
 
+/**
+ * Rows of context, its own included, up to which a token of this model has shorter plans: all in the first segment. 0 where a
+ * head's workgroup has no room to go through them.
+ */
+export function shortRows(c: ModelConfig, weights: ModelWeights, s: Scratch, state: State): number {
+  const { width: D, mla } = c;
+  const lanes = LEAST_LANES;
+  const context = K.attendWholeBytes({ LATENT: mla.latent, lanes });
+  const fits =
+    isNarrow(c, weights, s) &&
+    mla.latent / 4 <= lanes &&
+    K.mlaOutBytes({ D, VALUES: mla.values, lanes, context }) <= FLOOR.workgroupBytes;
+  return fits ? Math.min(SHORT_ROWS, state.segments[0]!.rows) : 0;
+}
+
 /** The halves of layers in few workgroups. */
 export function narrowBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s: Scratch): Blocks {
   const { heads: H, width: D } = c;
@@ -163,6 +182,20 @@ export function narrowBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s:
     ...parts,
   });
   const mixed = gpu.part(s.x, 'residual row of one token', D, [1, D]);
+  const { latent: LATENT, sharedKey: SHARED, ownKey: NOPE, query } = c.mla;
+  /** How mla_out comes by what a head reads of a cache: joined from what calls of their own left, or by itself. */
+  const attendSlices = (w: MlaWeights, cache: MlaState): Reads => ({
+    libraries: [K.slices],
+    consts: { SLICES: attendOne(p, gpu, c, w, cache, state.segments, s) },
+    tensors: { stats: s.stats, parts: s.parts },
+    bytes: () => K.slicesBytes({ LATENT }),
+  });
+  const attendWhole = (cache: MlaState): Reads => ({
+    libraries: [K.attendWhole, numbersOf(cache), K.step],
+    consts: { SHARED, NOPE, SCALE: query ** -0.5 },
+    tensors: { qa: s.latentQuery, q: s.inputs, cache: cache.segments[0]! },
+    bytes: (lanes) => K.attendWholeBytes({ LATENT, lanes }),
+  });
   return {
     kda: (w, { memory: S, tails }, watch, input) => {
       const { keys, values: V, taps: TAPS } = c.kda;
@@ -196,7 +229,7 @@ export function narrowBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s:
       input(mixed);
     },
     mla: (w, cache, input) => {
-      const { latent: LATENT, sharedKey: SHARED, values: VALUES } = c.mla;
+      const { values: VALUES } = c.mla;
       const { first: FIRST, rows: SEGMENT } = state.segments[0]!;
       const LATENT_AT = latentAt(c);
       const consts = { HEADS: H, LATENT, SHARED, LATENT_AT, EPS: c.eps, FIRST, SEGMENT };
@@ -216,14 +249,19 @@ export function narrowBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s:
           ),
         },
       );
-      const SLICES = attendOne(p, gpu, c, w, cache, state.segments, s);
+      const read = p.short ? attendWhole(cache) : attendSlices(w, cache);
       p.runMatrices(
         K.mlaOut,
-        { HEADS: H, VALUES, SLICES, D, PART_TO: MIXER_PARTS },
-        { stats: s.stats, parts: s.parts, o: s.o, rows: s.x },
+        { HEADS: H, VALUES, D, PART_TO: MIXER_PARTS },
+        { ...read.tensors, o: s.o, rows: s.x },
         [w.valueUp, w.output].map(whole),
-        [K.slices, K.shares, p.sum],
-        lanesFor(gpu, MOST_LANES.out, (l) => K.mlaOutBytes({ D, LATENT, VALUES, lanes: l })),
+        [...read.libraries, K.shares, p.sum],
+        {
+          ...read.consts,
+          ...lanesFor(gpu, MOST_LANES.out, (lanes) =>
+            K.mlaOutBytes({ D, VALUES, lanes, context: read.bytes(lanes) }),
+          ),
+        },
       );
       parts = { PARTS: H, PART_FROM: MIXER_PARTS };
       input(mixed);
@@ -270,6 +308,15 @@ export function narrowBlocks(p: Plan, gpu: Gpu, c: ModelConfig, state: State, s:
       p.run(K.settle, {}, { rows: s.x }, [K.residual, p.sum], { ...residual(0, 0), ...lanes });
     },
   };
+}
+
+/** A library that says what a head has read, with what it needs. */
+interface Reads {
+  libraries: Library[];
+  consts: Record<string, number>;
+  tensors: Record<string, Tensor>;
+  /** Of workgroup memory. */
+  bytes: (lanes: number) => number;
 }
 
 /** All of a matrix that has one part. */

@@ -16,10 +16,10 @@ import type {
 } from './weights.ts';
 
 /**
- * decode: one token, and the best after it. draw: one token, and the candidates after it. prefill: a piece of tokens.
- * score: a small piece, with the logits of every token.
+ * decode: one token, and the best after it. draw: one token, and the candidates after it. Both once more for a token whose
+ * context is short. prefill: a piece of tokens. score: a small piece, with the logits of every token.
  */
-export type Phase = 'decode' | 'draw' | 'prefill' | 'score';
+export type Phase = 'decode' | 'shortDecode' | 'draw' | 'shortDraw' | 'prefill' | 'score';
 
 /**
  * What plans are made for: 'gpu' has few calls and wide workgroups and takes prompts in chunks; 'cpu', for adapters that
@@ -129,6 +129,8 @@ export class Plan {
   readonly phase: Phase;
   /** One token at a time: matrix-vector products and the recurrence, instead of matrix products and the chunk form. */
   readonly single: boolean;
+  /** One token with `Plans.shortRows` rows of context at most, itself included. */
+  readonly short: boolean;
   /** One token in few calls (decode.ts). */
   readonly few: boolean;
   readonly #gpu: Gpu;
@@ -138,7 +140,8 @@ export class Plan {
     this.#gpu = gpu;
     this.phase = phase;
     this.few = few;
-    this.single = phase === 'decode' || phase === 'draw';
+    this.short = phase === 'shortDecode' || phase === 'shortDraw';
+    this.single = this.short || phase === 'decode' || phase === 'draw';
     this.#step = step;
   }
 

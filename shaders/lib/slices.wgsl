@@ -1,14 +1,18 @@
-// slices: what the slices of the latent cache said to one head of one token, joined by log-sum-exp.
+// slices: what the slices of the latent cache said to one head of one token, joined by log-sum-exp. Same function as attend_whole:
+// link one.
 //
 //   m = max_s top[s]      context = sum_s e^(top[s] - m) part[s] / sum_s e^(top[s] - m) sum[s]
 //
 // Shapes  stats [HEADS, SLICES] of (top, sum)   parts [HEADS, SLICES, LATENT]   context [LATENT] in workgroup memory
-// Links   a sum with SUM_LANES lanes; the kernel's LATENT, SLICES, stats and parts
+// Links   a sum with SUM_LANES lanes; the kernel's LATENT
 // A slice with sum 0 saw nothing, and its part does not count. Up to four lanes share a column four, each with a top of its
 // own: so no lane waits for the top of all before it reads, and statistics and parts of eight slices are on their way at once.
+const SLICES = 32u;
 const LOWEST = -3.4e38;
 const COLUMN_FOURS = LATENT / 4u;
 const JOINERS = clamp(SUM_LANES / COLUMN_FOURS, 1u, min(4u, (SLICES + 7u) / 8u));
+@group(5) @binding(0) var<storage, read> stats: array<vec2f>;
+@group(5) @binding(1) var<storage, read> parts: array<vec4f>;
 var<workgroup> joined: array<vec4f, JOINERS * COLUMN_FOURS>;
 var<workgroup> joined_stats: array<vec2f, JOINERS>;
 var<workgroup> context: array<vec4f, COLUMN_FOURS>;
@@ -44,7 +48,7 @@ fn joined_stat(joiner: u32) -> vec2f {
 }
 
 // By all lanes; a barrier too: context is there.
-fn join_slices(head: u32, lane: Lane) {
+fn take_context(head: u32, lane: Lane) {
   for (var t = lane.index; t < JOINERS * COLUMN_FOURS; t += SUM_LANES) {
     let i = t % COLUMN_FOURS;
     let joiner = t / COLUMN_FOURS;

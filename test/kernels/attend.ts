@@ -1,5 +1,6 @@
 /** How the kernels of latent attention that begin and end with the residual row are checked; see layers.ts. */
 import {
+  attendWhole,
   latentRow,
   residual,
   shares,
@@ -9,9 +10,15 @@ import {
 import type * as kernels from '../../workers/kernels.ts';
 import type { Library } from '../../workers/link.ts';
 import type { TensorType } from '../../workers/quant.ts';
-import { dispatch, randomValues } from '../gpu.ts';
+import { dispatch, type Inputs, randomValues } from '../gpu.ts';
 import { add, linear, rmsNorm } from '../reference/layers.ts';
-import { absorbQueries, latentRows, unfoldValues } from '../reference/mla.ts';
+import {
+  absorbQueries,
+  attendSlice,
+  latentRows,
+  mergeSlices,
+  unfoldValues,
+} from '../reference/mla.ts';
 import { several } from './decode.ts';
 import { rms, rmsWhereWritten, type Sum } from './layers.ts';
 import { randomMatrix } from './matrices.ts';
@@ -100,7 +107,10 @@ export async function checkMlaQuery(
   );
 }
 
-export interface MlaOutCase extends SliceCase {
+/** What mla_out makes of what its heads have read. */
+interface OutCase {
+  H: number;
+  L: number;
   V: number;
   D: number;
   /** Of the values' matrix and the output's. */
@@ -110,26 +120,76 @@ export interface MlaOutCase extends SliceCase {
   sum: Sum;
 }
 
-/** Values of the heads, and what each adds to the residual row; all other rows as they were. */
+export type MlaOutCase = OutCase & SliceCase;
+
+/** With what slices of the cache said. */
 export async function checkMlaOut(
   kernel: typeof kernels.mlaOut,
   c: MlaOutCase,
   joining: Library = slicesLibrary,
 ): Promise<number> {
-  const { H, L, V, D, partTo: PART_TO } = c;
   const { stats, parts, context } = slicesOf({ ...c, T: 1 });
+  const libraryConsts = { SLICES: c.slices };
+  return checkOut(kernel, c, context, [joining], libraryConsts, { stats, parts }, 0);
+}
+
+export interface MlaWholeCase extends OutCase, MlaShape {
+  /** Of context: those of the cache after them hold NaN. */
+  rows: number;
+  segment: number;
+  cache: CacheKind;
+  /** Size of the queries: large ones make the softmax sharp. */
+  size: number;
+}
+
+/** With what each head reads of the cache by itself. */
+export async function checkMlaWhole(
+  kernel: typeof kernels.mlaOut,
+  c: MlaWholeCase,
+  reading: Library = attendWhole,
+): Promise<number> {
+  const { H, K, R, L } = c;
+  const width = L + R;
+  const q = randomValues(1, H * (K + R), c.size);
+  const cache = rounded(c.cache, randomValues(3, c.rows * width));
+  const sizes = { T: 1, H, K, R, L, V: 0 };
+  const queries = absorbQueries(sizes, q, randomValues(2, H * L * K, K ** -0.5));
+  const context = mergeSlices(sizes, [attendSlice(sizes, queries, cache, 0, c.rows)]);
+  const words = pack(c.cache, cache);
+  const segment = new Uint32Array((words.length / c.rows) * c.segment).fill(0x7fff7fff); // NaN in both
+  segment.set(new Uint32Array(words.buffer));
+  const consts = { SHARED: R, NOPE: K, SCALE: (K + R) ** -0.5 };
+  const qa = Float32Array.from(queries.filter((_, i) => i % width < L));
+  q.forEach((_, i) => i % (K + R) < K && (q[i] = NaN)); // is in qa
+  const inputs = { qa, q, cache: segment };
+  const libraries = [reading, CACHES[c.cache], step];
+  return checkOut(kernel, c, context, libraries, consts, inputs, c.rows - 1);
+}
+
+/** Values of the heads, and what each adds to the residual row; all other rows as they were. */
+async function checkOut(
+  kernel: typeof kernels.mlaOut,
+  c: OutCase,
+  context: Float64Array,
+  reading: Library[],
+  consts: Record<string, number>,
+  read: Inputs,
+  position: number,
+): Promise<number> {
+  const { H, L, V, D, partTo: PART_TO } = c;
   const W = randomMatrix(c.formats[0], 4, H * V, L);
   const O = randomMatrix(c.formats[1], 5, D, H * V);
   const rows = randomValues(6, (PART_TO + H + 1) * D);
   const weights = several(W, O);
   const out = await dispatch({
     kernel,
-    libraries: [...weights.libraries, joining, shares, c.sum.library],
-    consts: { HEADS: H, VALUES: V, SLICES: c.slices, D, PART_TO },
-    libraryConsts: { COLS: L, COLS_b: H * V, SUM_LANES: c.sum.lanes },
-    inputs: { ...weights.inputs, stats, parts, rows },
+    libraries: [...weights.libraries, ...reading, shares, c.sum.library],
+    consts: { HEADS: H, VALUES: V, D, PART_TO },
+    libraryConsts: { COLS: L, COLS_b: H * V, SUM_LANES: c.sum.lanes, ...consts },
+    inputs: { ...weights.inputs, ...read, rows },
     outputs: { o: H * V },
     tokens: 1,
+    position,
   });
   const o = unfoldValues({ T: 1, H, L, V, K: 0, R: 0 }, context, W.values);
   const left = new Float64Array(rows.length).fill(NaN);

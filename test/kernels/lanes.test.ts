@@ -13,7 +13,7 @@ import {
   sumTree,
 } from '../../workers/kernels.ts';
 import { FewerLanes, wideGpu } from '../gpu.ts';
-import { checkMlaOut, checkMlaQuery } from './attend.ts';
+import { checkMlaOut, checkMlaQuery, checkMlaWhole } from './attend.ts';
 import { checkKdaLayer, type LayerCase } from './decode.ts';
 import { checkMoeLayer } from './layer.ts';
 import { NO_CHANGE } from './probes.ts';
@@ -56,6 +56,14 @@ const checks: [string, () => Promise<number>][] = [
       checkMlaOut(mlaOut, {
         ...{ H: 2, L: 192, V: 64, D, slices: 32, empty: [1], formats: ['Q8_0', 'Q4_0'] },
         ...{ partTo: 2, sum },
+      }),
+  ],
+  [
+    'mla_out of the cache itself',
+    () =>
+      checkMlaWhole(mlaOut, {
+        ...{ H: 2, K: 64, R: 32, L: 192, V: 64, D, formats: ['Q8_0', 'Q4_0'], partTo: 2, sum },
+        ...{ rows: 300, segment: 301, cache: 'f32', size: 3 },
       }),
   ],
 ];

@@ -314,8 +314,8 @@ export async function checkMlaValue(
   const { o } = await dispatch({
     kernel,
     libraries: [W.library, c.sum.library, slices],
-    consts: { HEADS: H, VALUES: V, SLICES, GROUP: c.group },
-    libraryConsts: { COLS: L, SUM_LANES: c.sum.lanes },
+    consts: { HEADS: H, VALUES: V, GROUP: c.group },
+    libraryConsts: { COLS: L, SLICES, SUM_LANES: c.sum.lanes },
     inputs: { ...W.inputs, stats, parts },
     outputs: { o: H * V },
     tokens: 1,

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { blockSpan, matrixOf, mlaOut } from '../../workers/kernels.ts';
 import type { TensorType } from '../../workers/quant.ts';
 import { sums } from '../gpu.ts';
-import { checkMlaOut, type MlaOutCase } from './attend.ts';
+import { checkMlaOut, checkMlaWhole, type MlaOutCase, type MlaWholeCase } from './attend.ts';
 import { TREE_64 } from './layers.ts';
 import { FORMATS, OTHER_FORMATS } from './matrices.ts';
 
@@ -49,6 +49,41 @@ test('mla_out: one head, more rows than lanes, a large model’s heads', async (
   await expectClose({ ...plain, H: 1, L: 32, D: 20, partTo: 0, sum: few }, 'odd');
   const large: MlaOutCase = { ...plain, H: 2, L: 512, V: 128, D: 1024, slices: 32 };
   await expectClose({ ...large, sum: { ...TREE_64, lanes: 256 } }, 'large');
+});
+
+const whole: MlaWholeCase = {
+  ...{ H: 3, K: 32, R: 32, L: 64, V: 32, D: 96, formats: ['F32', 'Q4_0'], partTo: 2 },
+  ...{ sum: { ...TREE_64, lanes: 128 }, rows: 100, segment: 130, cache: 'f32', size: 3 },
+};
+
+test.each([1, 2, 7, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512])(
+  'mla_out: a head goes through %i rows of a cache itself, whatever lies after them',
+  async (rows) => {
+    for (const cache of ['f32', 'f16'] as const) {
+      const figure = await checkMlaWhole(mlaOut, { ...whole, rows, segment: rows + 9, cache });
+      expect(figure, cache).toBeLessThan(1e-6);
+    }
+  },
+);
+
+test('mla_out: the embedded model’s heads, by every sum library; few lanes; wide rows', async () => {
+  const shape = { K: 64, R: 32, L: 192, V: 64, D: 576, formats: ['Q8_0', 'Q4_0'] } as const;
+  for (const library of await sums()) {
+    const sum = { library, lanes: 256 };
+    const own: MlaWholeCase = { ...whole, ...shape, formats: ['Q8_0', 'Q4_0'], sum };
+    for (const rows of [40, 200]) {
+      expect(
+        await checkMlaWhole(mlaOut, { ...own, rows, segment: 201 }),
+        library.name,
+      ).toBeLessThan(1e-6);
+    }
+  }
+  const [odd, wide] = [
+    { ...whole, L: 32, R: 4, K: 32, sum: { ...TREE_64, lanes: 16 } },
+    { ...whole, H: 2, L: 256, R: 64, K: 128, V: 128, sum: { ...TREE_64, lanes: 256 } },
+  ];
+  expect(await checkMlaWhole(mlaOut, odd), 'odd').toBeLessThan(1e-6);
+  expect(await checkMlaWhole(mlaOut, wide), 'wide').toBeLessThan(1e-6);
 });
 
 /** quad() of a type's library, as it stands there. */

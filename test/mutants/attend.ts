@@ -1,13 +1,15 @@
 /** Known bugs of the kernels of latent attention that begin and end with the residual row. */
-import { mlaOut, mlaQuery } from '../../workers/kernels.ts';
+import { attendWhole, mlaOut, mlaQuery } from '../../workers/kernels.ts';
 import {
   checkMlaOut,
   checkMlaQuery,
+  checkMlaWhole,
   type MlaOutCase,
   type MlaQueryCase,
+  type MlaWholeCase,
 } from '../kernels/attend.ts';
 import { TREE_64 } from '../kernels/layers.ts';
-import { mutant, type Mutant } from './mutant.ts';
+import { libraryMutant, mutant, type Mutant } from './mutant.ts';
 
 const asked: MlaQueryCase = {
   ...{ H: 3, K: 32, R: 32, L: 64, D: 96, formats: ['Q4_0', 'Q8_0', 'F32'], parts: 3 },
@@ -27,7 +29,32 @@ const out = (why: string, find: string, replace: string, lanes = 128) =>
     checkMlaOut(k, { ...said, sum: { ...TREE_64, lanes } }),
   );
 
+const read: MlaWholeCase = {
+  ...{ H: 3, K: 32, R: 32, L: 64, V: 64, D: 96, formats: ['F32', 'Q4_0'], partTo: 2 },
+  ...{ sum: { ...TREE_64, lanes: 128 }, rows: 99, segment: 110, cache: 'f32', size: 3 },
+};
+const whole = (why: string, find: string, replace: string, c: Partial<MlaWholeCase> = {}) =>
+  libraryMutant(attendWhole, why, find, replace, (library) =>
+    checkMlaWhole(mlaOut, { ...read, ...c }, library),
+  );
+
 export const attendMutants: Mutant[] = [
+  whole('a row that is not there yet', 'start + row <= last;', 'start + row <= last + 1u;'),
+  whole('a token that does not see itself', 'start + row <= last;', 'start + row < last;'),
+  whole(
+    'rows after the last weighed by 0',
+    'n * READERS + reader, last) * WIDTH',
+    'n * READERS + reader, last + 1u) * WIDTH',
+  ),
+  whole('rows of the next block in this one', 'row < ROWS &&', 'true &&', { L: 96 }),
+  whole('the second half of a block’s rows forgotten', 'start + 2u * GROUPS <= last', 'false'),
+  whole('one head’s queries for all', 'qa[head * COLUMN_FOURS', 'qa[0u'),
+  whole('the head’s own key part for the shared one', '+ NOPE / 4u', ''),
+  whole('scores not scaled', 'SCALE * (near', '(near'),
+  whole('readers’ tops for one', 'exp(near[0] - most)', 'vec4f(1.0)'),
+  whole('blocks not brought to a larger top', 'acc *= exp(before - top)', 'acc *= 1.0'),
+  whole('the sum of blocks not brought to it', 'sum *= exp(before - top)', 'sum *= 1.0'),
+  whole('wide rows cut off', '8u * SCORERS) {', '99u * SCORERS) {', { L: 256 }),
   query('a residual row that nobody leaves', 'head == HEADS', 'false'),
   query('the norm’s scale left out of the queries', 'scale * together(f, Q', 'together(f, Q'),
   query('the norm’s scale left out of the latent row', 'scale * together(f, R', 'together(f, R'),
@@ -44,7 +71,7 @@ export const attendMutants: Mutant[] = [
   ),
   query('the latent row where the queries are', 'inputs[LATENT_AT / 4u + f]', 'inputs[f]'),
   query('every row written first', 'append_latent(step.position', 'append_latent(FIRST'),
-  out('one head’s slices for all', 'join_slices(head', 'join_slices(0u'),
+  out('one head’s slices for all', 'take_context(head', 'take_context(0u'),
   out('one head’s values for all', '(head * VALUE_FOURS + t', '(t'),
   out('one head’s columns for all', 'head * OWN_BLOCKS + min', 'min'),
   out('the last block once more', 'there = b < BLOCKS;', 'there = true;', 64),

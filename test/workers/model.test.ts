@@ -6,15 +6,17 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { modelConfig, type ModelConfig } from '../../workers/config.ts';
 import { openGguf } from '../../workers/gguf.ts';
 import type { Copy, Gpu, Tensor } from '../../workers/gpu.ts';
-import { Model } from '../../workers/model.ts';
+import { Model, type Plans } from '../../workers/model.ts';
 import type { Site, Tap, Tuning } from '../../workers/plan.ts';
 import { History, Probe } from '../../workers/probe.ts';
-import { type CacheNumbers, State } from '../../workers/state.ts';
+import { type CacheNumbers, type Snapshot, State } from '../../workers/state.ts';
 import { openTestGpu } from '../gpu.ts';
 import { fixture, loadGolden } from '../reference/golden.ts';
 import { modelSources } from '../../tools/nodeEngine.ts';
 
 const T = 80;
+/** Room for more than the rows of a short context, which a narrow model's heads go through themselves. */
+const ROOM = 600;
 const tokens = loadGolden('tiny-f32').index.tokens as number[];
 
 interface Opened {
@@ -29,7 +31,7 @@ async function open(file: string, tuning: Tuning, numbers: CacheNumbers): Promis
   const gguf = await openGguf(modelSources(fixture(file)));
   const config = modelConfig(gguf);
   const model = await Model.load(gpu, gguf, config, tuning);
-  const state = new State(gpu, config, 256, numbers);
+  const state = new State(gpu, config, ROOM, numbers);
   state.reserve(T);
   await model.attach(state, { tap: null, changes: null });
   return { gpu, config, model, state };
@@ -177,7 +179,101 @@ describe.each<[string, Tuning]>([
     await check('final', config.layers.length, 'final');
     await model.attach(state, { tap: null, changes: null });
   });
+
+  if (encoding === 'q8_0') testTheBorder(() => opened);
 });
+
+/** Tokens on both sides of the last short context, by the plans as they are and by the long way alone. */
+function testTheBorder(opened: () => Opened): void {
+  const border = 512;
+  const start = border - 2;
+  const steps = [450, 239, 27, 141];
+  let plans: Plans;
+  let long: Plans;
+  let before: Snapshot;
+  beforeAll(async () => {
+    const { model, state } = opened();
+    state.clear();
+    plans = await model.plan(state, { tap: null, changes: null });
+    long = { ...plans, shortRows: 0 };
+    model.use(plans);
+    const ids = Array.from({ length: start }, (_, i) => tokens[(7 * i) % T]!);
+    model.prefill(ids, 0);
+    state.position = start;
+    before = state.snapshot();
+  });
+  afterAll(() => opened().state.drop(before));
+
+  const go = (by: Plans) => {
+    opened().model.use(by);
+    opened().state.restore(before);
+    return opened().model;
+  };
+  async function logits(by: Plans): Promise<Float32Array[]> {
+    const model = go(by);
+    const all: Float32Array[] = [];
+    for (const [i, id] of steps.entries()) all.push(await model.scoreStep(id, start + i));
+    return all;
+  }
+
+  test('a short context has plans of its own, with fewer calls', () => {
+    expect(plans.shortRows).toBe(border);
+    const names = (phase: 'decode' | 'shortDecode') =>
+      plans[phase].calls.map((call) => ('program' in call ? call.program.name : 'copy'));
+    expect(names('decode')).toContain('mla_attend');
+    expect(names('shortDecode')).toEqual(names('decode').filter((name) => name !== 'mla_attend'));
+    expect(opened().model.calls('decode')).toEqual(names('shortDecode'));
+  });
+
+  test('logits on both sides of the border are those of the long way', async () => {
+    const wanted = await logits(long);
+    const own = await logits(plans);
+    own.forEach((row, i) => expect(row).toAgreeWith(wanted[i]!, { rms: 1e-5, what: `step ${i}` }));
+    expect(own[0]).not.toEqual(wanted[0]); // sums in another order: it was another way
+  });
+
+  test('tokens across the border, their steps recorded ahead, are those of the long way', async () => {
+    const run = async (by: Plans) => {
+      const model = go(by);
+      model.setToken(steps[0]!);
+      const best: number[] = [];
+      for (let at = start; at < start + steps.length; at += 2) {
+        const two = [model.decodeBest(at), model.decodeBest(at + 1)];
+        best.push(...(await Promise.all(two)).map(({ id }) => id));
+      }
+      model.setToken(steps[0]!);
+      return [...best, ...(await model.decodeCandidates(start)).ids.subarray(0, 8)];
+    };
+    const wanted = await run(long);
+    expect(new Set(wanted).size).toBeGreaterThan(4);
+    expect(await run(plans)).toEqual(wanted);
+  });
+
+  test('a step taken back at the border is taken again as it was', async () => {
+    const { state } = opened();
+    const model = go(plans);
+    state.position = border - 1;
+    model.setToken(450);
+    const once = await model.decodeBest(state.position++); // the long way is recorded ahead
+    state.stepBack();
+    model.setToken(450);
+    expect(await model.decodeBest(state.position++)).toEqual(once);
+  });
+
+  test('watched on both sides of the border, tokens give the same bits', async () => {
+    const { gpu, config, state, model } = opened();
+    const unwatched = await logits(plans);
+    const probe = new Probe(gpu, config, state);
+    const history = new History(gpu, probe.sizes, 1, state.contextLimit);
+    history.reserve(start + steps.length);
+    const watched = await model.plan(state, { tap: probe.recordTap(history), changes: null });
+    expect(watched.shortRows).toBe(border);
+    expect(await logits(watched)).toEqual(unwatched);
+    expect(await probe.records(start, start + steps.length)).toHaveLength(steps.length);
+    probe.destroy();
+    history.destroy();
+  });
+}
 
 test('a latent cache in f16 moves the logits by no more than its rounding', async () => {
   const { gpu, config, model, state } = await open('tiny-q8_0.gguf', 'gpu', 'f16');

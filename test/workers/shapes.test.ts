@@ -71,8 +71,9 @@ test.each(variants)(
         await model.attach(state, visitors);
         model.repeatStep(0, contextTokens - 1);
         // Who does not look pays nothing: no call and no binding is there for it.
-        const { decode, draw, prefill } = await model.plan(state, visitors);
-        for (const [phase, plan] of Object.entries({ decode, draw, prefill })) {
+        const { decode, draw, shortDecode, shortDraw, prefill } = await model.plan(state, visitors);
+        const looked = { decode, draw, shortDecode, shortDraw, prefill };
+        for (const [phase, plan] of Object.entries(looked)) {
           const looks = plan.calls.filter(
             (call) => !('program' in call) || /^probe_|> (watched|changes):/m.test(textOf(call)),
           );
@@ -83,11 +84,20 @@ test.each(variants)(
     });
     expect(programs.length).toBeGreaterThan(25);
 
+    // A narrow model's token has a way of its own as long as its context is short and in one segment.
+    const small = new State(gpu, config, contextTokens, 'f32', 256);
+    small.reserve(contextTokens);
+    const unwatched = { tap: null, changes: null };
+    const rows = [state, small].map(async (s) => (await model.plan(s, unwatched)).shortRows);
+    const narrow = tuning === 'gpu' && config.width < 1024;
+    expect(await Promise.all(rows)).toEqual(narrow ? [512, 256] : [0, 0]);
+
     const ids = (count: number) => Array<number>(count).fill(0);
     await gpu.guard('the calls of every phase', async () => {
       model.prefill(ids(model.prefillTokens), contextTokens - model.prefillTokens);
       model.study(ids(model.scoreTokens), 0);
       model.repeatStep(0, contextTokens - 1);
+      model.repeatStep(0, 511);
       await gpu.idle();
     });
     expect(new Set(programs)).toContain('mla_attend');
