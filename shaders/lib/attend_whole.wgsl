@@ -87,21 +87,21 @@ fn product(f: Fours, w: Words) -> f32 {
   let far = (dot(f.f4, cache_load(w.w4)) + dot(f.f5, cache_load(w.w5))) + (dot(f.f6, cache_load(w.w6)) + dot(f.f7, cache_load(w.w7)));
   return near + far;
 }
-// What one scorer finds of its group's four rows of the block from `start` on; rows past the last repeat it.
+// What one scorer finds of its group's four rows of the block from `start` on; rows past the last repeat it, or are left out where
+// no group has one. What is asked for together stands in one branch together: a branch between would part it.
 fn four_rows(f: Fours, start: u32, group: u32, last: u32, scorer: u32, j: u32) -> vec4f {
   let own = min(start + group + GROUPS * vec4u(0u, 1u, 2u, 3u), vec4u(last));
   let w0 = ask_words(own.x, scorer, j);
-  let w1 = ask_words(own.y, scorer, j);
-  var four = vec4f();
-  if (start + 2u * GROUPS <= last) {
-    let w2 = ask_words(own.z, scorer, j);
-    let w3 = ask_words(own.w, scorer, j);
-    four.z = product(f, w2);
-    four.w = product(f, w3);
+  if (start + GROUPS > last) {
+    return vec4f(product(f, w0), 0.0, 0.0, 0.0);
   }
-  four.x = product(f, w0);
-  four.y = product(f, w1);
-  return four;
+  let w1 = ask_words(own.y, scorer, j);
+  if (start + 2u * GROUPS > last) {
+    return vec4f(product(f, w0), product(f, w1), 0.0, 0.0);
+  }
+  let w2 = ask_words(own.z, scorer, j);
+  let w3 = ask_words(own.w, scorer, j);
+  return vec4f(product(f, w0), product(f, w1), product(f, w2), product(f, w3));
 }
 
 // Row n of a reader in the block from `start` on: whether there is one, and its score.
