@@ -85,8 +85,8 @@ test.each(variants)(
     expect(programs.length).toBeGreaterThan(25);
 
     // A narrow model's token has a way of its own as long as its context is short and in one segment.
-    const small = new State(gpu, config, contextTokens, 'f32', 256);
-    small.reserve(contextTokens);
+    const small = new State(gpu, config, 256, 'f32');
+    small.reserve(256);
     const unwatched = { tap: null, changes: null };
     const rows = [state, small].map(async (s) => (await model.plan(s, unwatched)).shortRows);
     const narrow = tuning === 'gpu' && config.width < 1024;
