@@ -93,6 +93,8 @@ export class Widget {
   /** The weights are here: to load them fetches nothing. */
   stored = $state.raw(false);
   question = $state.raw<Question | null>(null);
+  /** Why the model, which stands ready, did not answer what a person asked last. */
+  trouble = $state.raw<Failure | null>(null);
   view = $state.raw<View>('text');
   theme = $state.raw<Theme>('auto');
   draft = $state('');
@@ -328,17 +330,18 @@ export class Widget {
   async say(text: string): Promise<void> {
     if (this.writing || text.trim() === '') return;
     this.#personWrote ||= text.trim() !== this.wishes.prompt.trim();
+    this.trouble = null;
+    const { turns } = this;
     try {
-      const { reason, ids } = await this.#inTurn(this.wishes.draw, async (ending) => {
+      await this.#inTurn(this.wishes.draw, async (ending) => {
         await unless([ending], this.#load());
         return this.#answer(text, this.wishes.draw, ending, () => {});
       });
-      // Stopped before anything was written: the words are the person's again.
-      if (reason === 'stopped' && ids.length === 0 && this.draft === '') this.draft = text;
     } catch (thrown) {
-      const failure = toFailure(thrown);
-      if (this.state.kind === 'ready') this.state = { kind: 'failed', failure };
+      if (this.state.kind === 'ready') this.trouble = toFailure(thrown);
     }
+    // Nothing came of it: the words are the person's again.
+    if (this.turns === turns && this.draft === '') this.draft = text;
   }
 
   /** Forget the conversation. */

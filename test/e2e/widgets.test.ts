@@ -130,6 +130,35 @@ test('what is broken off ends at once, what is asked without a pause happens in 
   await page.context().close();
 });
 
+test('a person’s words are not lost: a load that is broken off and a question that is too long give them back', async () => {
+  const { page, inside, faults } = await openArticle();
+  let release = () => {};
+  sites.hold(new Promise((resolve) => (release = resolve)));
+  const box = inside.getByRole('textbox', { name: 'Message' });
+  const ask = inside.getByRole('button', { name: /^Ask/ });
+  await box.fill('On a page');
+  await ask.click();
+  await press(inside, 'Cancel');
+  await expect.poll(() => box.inputValue()).toBe('On a page');
+  release();
+  await ask.click();
+  await expect.poll(() => inside.getByRole('log').textContent()).toMatch(/Model.{9}/s);
+  await press(inside, 'Stop');
+  expect(await box.inputValue()).toBe('');
+  const long = 'rain '.repeat(40_000).trim();
+  await box.fill(long);
+  await ask.click();
+  await inside.getByRole('alert').waitFor();
+  expect((await box.inputValue()).length).toBe(long.length);
+  // The model stands ready as before.
+  await box.fill('why');
+  await ask.click();
+  await expect.poll(() => inside.getByRole('alert').count()).toBe(0);
+  await expect.poll(() => inside.getByRole('log').textContent()).toMatch(/On a page.*why/s);
+  expect(faults).toEqual([]);
+  await page.context().close();
+});
+
 test('a user who is drawn', async () => {
   const { widgets, articles, hold } = sites;
   const how = { browser, widgets, articles, hold, seed: 52, steps: 5, log: () => {} };
