@@ -10,6 +10,7 @@ import type {
   CompletionRequest,
   createEngine,
   Engine,
+  EngineOptions,
   ExportedState,
   Snapshot,
 } from '../../src/api.ts';
@@ -46,6 +47,9 @@ interface Asked {
   leaveAfter?: number;
   /** Of a state: where it is kept. */
   label?: string;
+  /** Of an engine. */
+  tabs?: EngineOptions['tabs'];
+  model?: string;
   /** It makes no sense. */
   wrong?: boolean;
   key?: string;
@@ -97,8 +101,16 @@ function prepare(): void {
   async function run(told: Told): Promise<void> {
     const { call, label } = told;
     if (call === 'open') {
-      const model = new URL('models/chat/', document.baseURI).href;
-      tab.engines[told.engine] = await tab.createEngine({ model });
+      const { tabs, abortMs, model = 'chat' } = told;
+      const abort = new AbortController();
+      if (abortMs === 0) abort.abort(new Error('was not wanted'));
+      else if (abortMs) setTimeout(() => abort.abort(new Error('is not wanted')), abortMs);
+      const address = new URL(`models/${model}/`, document.baseURI).href;
+      const options = { model: address, tabs, signal: abort.signal };
+      const engine = await tab.createEngine(options);
+      // Another one was asked for meanwhile: this one is nobody's.
+      tab.engines[told.engine]?.close();
+      tab.engines[told.engine] = engine;
       return;
     }
     const engine = tab.engines[told.engine];
@@ -285,6 +297,8 @@ async function drive(use: EngineUse, page: Page, draw: Draw, report: EngineRepor
     { tools: [{ type: 'function' }] },
   ];
 
+  const tabsChoices = ['share', 'share', 'own', 'refuse', 'wait'] as const;
+
   await ask({ engine: 0, call: 'open' });
   await settle();
   for (let step = 0; step < use.steps && faults.length === 0; step++) {
@@ -340,8 +354,14 @@ async function drive(use: EngineUse, page: Page, draw: Draw, report: EngineRepor
         await ask({ engine, call: 'unwatch' });
         break;
       case 12:
-        if (open.length < 2) await ask({ engine: 1 - engine, call: 'open' });
-        else await ask({ engine, call: 'close' });
+        if (open.length < 2) {
+          const asked: Asked = { engine: 1 - engine, call: 'open', tabs: one(tabsChoices) };
+          if (draw(0, 2) === 0) asked.abortMs = one([0, 1, 100, 600]);
+          if (draw(0, 3) === 0) asked.model = 'rare0';
+          // One that waits would wait for this tab's own, which nobody closes meanwhile.
+          if (asked.tabs === 'wait') asked.abortMs ??= 1000;
+          await ask(asked);
+        } else await ask({ engine, call: 'close' });
         break;
       case 13:
         if (draw(0, 2) === 0) await ask({ engine, call: 'close' });

@@ -527,11 +527,17 @@ class Session {
       const wanted = frame.getByRole('button', { name }).first();
       await wanted.click({ timeout: 1_500 }).catch(() => {});
     };
-    const what = this.#one(['asks', 'stops', 'begins anew', 'cancels']);
+    const what = this.#one(['asks', 'asks', 'stops', 'begins anew', 'cancels']);
     this.#log(`widget ${widget}: a person ${what}`);
     if (what === 'asks') {
-      const box = frame.getByRole('textbox', { name: 'Message' });
-      await box.fill('on a page', { timeout: 1_500 }).catch(() => {});
+      await frame.getByRole('textbox', { name: 'Message' }).fill('on a page', { timeout: 3_000 });
+      const ask = frame.getByRole('button', { name: 'Ask', exact: true });
+      // With a model at hand, who has written something can ask: but for the while in which it writes or loads.
+      const dead = async () =>
+        (await ask.count()) > 0 && !(await ask.isEnabled().catch(() => true));
+      const end = Date.now() + 5_000;
+      while ((await dead()) && Date.now() < end) await this.#page.waitForTimeout(100);
+      if (await dead()) this.faults.push(`widget ${widget}: a person can not ask`);
       await press(/^Ask/);
     }
     if (what === 'stops') await press('Stop');
