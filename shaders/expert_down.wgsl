@@ -17,7 +17,7 @@ const TOP = 8u;
 const SHARED = 1u;
 const PER_SLOT = COLS / BLOCK;
 const BLOCKS = TOP * PER_SLOT;
-const AHEAD = select(1u, AT_ONCE, BLOCKS > SUM_LANES);
+const AHEAD = select(1u, AT_ONCE, BLOCKS > SUM_LANES); // blocks that a lane asks for at once
 const SHARED_BLOCKS = COLS_b / BLOCK_b;
 @group(0) @binding(0) var<storage, read> chosen: array<u32>;
 @group(0) @binding(1) var<storage, read> act: array<vec4f>;
@@ -26,23 +26,15 @@ var<workgroup> ids: array<u32, TOP>; // within this part
 var<workgroup> weights: array<f32, TOP>; // 0 of an expert in another part, without a branch: no load waits for one
 
 // Block n of all slots', in four rows from `row` on, asked for (where there is none, the last) and multiplied.
-struct Asked {
-  four: Four,
-  act: mat2x4f,
-}
-fn ask(row: u32, n: u32) -> Asked {
+fn ask(row: u32, n: u32) -> Four {
   let at = min(n, BLOCKS - 1u);
-  let slot = at / PER_SLOT;
-  let b = at % PER_SLOT;
+  return ask_four(ids[at / PER_SLOT] * ROWS + row, at % PER_SLOT);
+}
+fn product(asked: Four, n: u32) -> vec4f {
+  let slot = n / PER_SLOT;
+  let b = n % PER_SLOT;
   let first = slot * (COLS / 4u);
-  return Asked(ask_four(ids[slot] * ROWS + row, b), mat2x4f(act[first + quad(b, 0u)], act[first + quad(b, 1u)]));
-}
-fn bits_asked(asked: Asked) -> u32 {
-  return bits_of(asked.four) | bitcast<u32>(asked.act[0].x) | bitcast<u32>(asked.act[1].x);
-}
-fn product(asked: Asked, n: u32) -> vec4f {
-  let weight = weights[n / PER_SLOT];
-  return asked_four(asked.four, n % PER_SLOT, weight * asked.act[0], weight * asked.act[1]);
+  return weights[slot] * asked_four(asked, b, act[first + quad(b, 0u)], act[first + quad(b, 1u)]);
 }
 // The same of the shared expert.
 struct AskedShared {
@@ -79,10 +71,10 @@ fn expert_down(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   workgroupBarrier();
   for (var n = lane.index; n < BLOCKS; n += AHEAD * SUM_LANES) {
     var b0 = ask(row, n);
-    var b1 = Asked();
+    var b1 = Four();
     if (AHEAD > 1u) {
       b1 = ask(row, n + SUM_LANES);
-      b0.four = kept_back(b0.four, zero & (bits_asked(b0) | bits_asked(b1) | bits_of_b(always.four)));
+      b0 = kept_back(b0, zero & (bits_of(b0) | bits_of(b1) | bits_of_b(always.four)));
     }
     acc += product(b0, n);
     if (AHEAD > 1u && n + SUM_LANES < BLOCKS) {

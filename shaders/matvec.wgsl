@@ -25,19 +25,11 @@ const AHEAD = select(1u, AT_ONCE, BLOCKS > SUM_LANES); // blocks that a lane ask
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 
 // Block b of four rows, asked for (where there is none, the last) and multiplied.
-struct Asked {
-  four: Four,
-  x: mat2x4f,
+fn ask(row: u32, b: u32) -> Four {
+  return ask_four(row, min(b, BLOCKS - 1u));
 }
-fn ask(row: u32, first: u32, b: u32) -> Asked {
-  let at = min(b, BLOCKS - 1u);
-  return Asked(ask_four(row, at), mat2x4f(x[first + quad(at, 0u)], x[first + quad(at, 1u)]));
-}
-fn bits_asked(asked: Asked) -> u32 {
-  return bits_of(asked.four) | bitcast<u32>(asked.x[0].x) | bitcast<u32>(asked.x[1].x);
-}
-fn product(asked: Asked, b: u32) -> vec4f {
-  return asked_four(asked.four, b, asked.x[0], asked.x[1]);
+fn product(asked: Four, first: u32, b: u32) -> vec4f {
+  return asked_four(asked, b, x[first + quad(b, 0u)], x[first + quad(b, 1u)]);
 }
 
 @compute @workgroup_size(SUM_LANES)
@@ -54,15 +46,15 @@ fn matvec(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   let zero = select(0u, 0xffffffffu, row >= ROWS); // 0, but no compiler knows
   var acc = vec4f();
   for (var b = lane.index; b < BLOCKS; b += AHEAD * SUM_LANES) {
-    var b0 = ask(w_row, x_first, b);
-    var b1 = Asked();
+    var b0 = ask(w_row, b);
+    var b1 = Four();
     if (AHEAD > 1u) {
-      b1 = ask(w_row, x_first, b + SUM_LANES);
-      b0.four = kept_back(b0.four, zero & (bits_asked(b0) | bits_asked(b1)));
+      b1 = ask(w_row, b + SUM_LANES);
+      b0 = kept_back(b0, zero & (bits_of(b0) | bits_of(b1)));
     }
-    acc += product(b0, b);
+    acc += product(b0, x_first, b);
     if (AHEAD > 1u && b + SUM_LANES < BLOCKS) {
-      acc += product(b1, b + SUM_LANES);
+      acc += product(b1, x_first, b + SUM_LANES);
     }
   }
   let total = workgroup_sum(acc, lane);

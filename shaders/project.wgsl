@@ -7,8 +7,8 @@
 // Links   matrix_* for A, another as b for B, sum_{tree,subgroup}
 // Oracle  test/reference/layers.ts rmsNorm, linear
 // The norm's scale is one number, so it may come after the product: its sum of squares is taken on the way.
-// A_FIRST and B_FIRST are multiples of 4. EACH is 4, 8 or 16: where rows are many, what is read of x and w counts more than
-// weights; where they are fewer, how often a lane waits for memory: it asks for two blocks before it multiplies them.
+// A_FIRST and B_FIRST are multiples of 4. EACH is 4 or 8, so that what is read of x and w counts less than weights where rows are many.
+// How often a lane waits for memory counts as well: it asks for two blocks before it multiplies them, where others are few.
 const A_ROWS = 12288u;
 const B_ROWS = 288u;
 const A_FIRST = 0u;
@@ -16,44 +16,32 @@ const B_FIRST = 0u;
 const A_AT = 0u;
 const B_AT = 12288u;
 const EPS = 0.00001;
-const EACH = 16u;
+const EACH = 8u;
 const A_GROUPS = (A_ROWS + EACH - 1u) / EACH;
 const A_BLOCKS = COLS / BLOCK;
 const B_BLOCKS = COLS / BLOCK_b;
-const A_AHEAD = select(1u, AT_ONCE, EACH <= 8u && A_BLOCKS > SUM_LANES); // blocks that a lane asks for at once
-const B_AHEAD = select(1u, AT_ONCE_b, EACH <= 8u && B_BLOCKS > SUM_LANES);
+const FEW = EACH == 4u || SUM_LANES <= 64u; // words that a multiprocessor waits for, with one block of each lane
+const A_AHEAD = select(1u, AT_ONCE, FEW && A_BLOCKS > SUM_LANES); // blocks that a lane asks for at once
+const B_AHEAD = select(1u, AT_ONCE_b, FEW && B_BLOCKS > SUM_LANES);
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 var<private> squares: f32;
 var<private> sum0: vec4f;
 var<private> sum1: vec4f;
-var<private> sum2: vec4f;
-var<private> sum3: vec4f;
 
-// Fours i and j of x and of the norm's weights.
-struct Input {
-  x: mat2x4f,
-  w: mat2x4f,
-}
-fn ask_input(i: u32, j: u32) -> Input {
-  return Input(mat2x4f(x[i], x[j]), mat2x4f(w[i], w[j]));
-}
-fn bits_input(asked: Input) -> u32 {
-  let x_bits = bitcast<u32>(asked.x[0].x) | bitcast<u32>(asked.x[1].x);
-  return x_bits | bitcast<u32>(asked.w[0].x) | bitcast<u32>(asked.w[1].x);
-}
-// One times the other, the squares counted.
-fn normed(asked: Input) -> mat2x4f {
-  squares += dot(asked.x[0], asked.x[0]) + dot(asked.x[1], asked.x[1]);
-  return mat2x4f(asked.x[0] * asked.w[0], asked.x[1] * asked.w[1]);
+// Fours i and j of x times the norm's weights, the squares counted.
+fn normed(i: u32, j: u32) -> mat2x4f {
+  let x0 = x[i];
+  let x1 = x[j];
+  squares += dot(x0, x0) + dot(x1, x1);
+  return mat2x4f(x0 * w[i], x1 * w[j]);
 }
 
-// Block b of the first eight rows, asked for (where there is none, the last) and multiplied.
+// Block b of the rows, asked for (where there is none, the last) and multiplied.
 struct AskedA {
   upper: Four,
   lower: Four,
-  input: Input,
 }
 fn ask_a(row: u32, b: u32) -> AskedA {
   let at = min(b, A_BLOCKS - 1u);
@@ -61,26 +49,21 @@ fn ask_a(row: u32, b: u32) -> AskedA {
   if (EACH > 4u) {
     lower = ask_four(row + 4u, at);
   }
-  return AskedA(ask_four(row, at), lower, ask_input(quad(at, 0u), quad(at, 1u)));
+  return AskedA(ask_four(row, at), lower);
 }
 fn bits_a(asked: AskedA) -> u32 {
-  return bits_of(asked.upper) | bits_of(asked.lower) | bits_input(asked.input);
+  return bits_of(asked.upper) | bits_of(asked.lower);
 }
 fn take_a(asked: AskedA, row: u32, b: u32) {
-  let h = normed(asked.input);
+  let h = normed(quad(b, 0u), quad(b, 1u));
   sum0 += asked_four(asked.upper, b, h[0], h[1]);
   if (EACH > 4u) {
     sum1 += asked_four(asked.lower, b, h[0], h[1]);
-  }
-  if (EACH > 8u) {
-    sum2 += four(row + 8u, b, h[0], h[1]);
-    sum3 += four(row + 12u, b, h[0], h[1]);
   }
 }
 struct AskedB {
   upper: Four_b,
   lower: Four_b,
-  input: Input,
 }
 fn ask_b(row: u32, b: u32) -> AskedB {
   let at = min(b, B_BLOCKS - 1u);
@@ -88,20 +71,16 @@ fn ask_b(row: u32, b: u32) -> AskedB {
   if (EACH > 4u) {
     lower = ask_four_b(row + 4u, at);
   }
-  return AskedB(ask_four_b(row, at), lower, ask_input(quad_b(at, 0u), quad_b(at, 1u)));
+  return AskedB(ask_four_b(row, at), lower);
 }
 fn bits_b(asked: AskedB) -> u32 {
-  return bits_of_b(asked.upper) | bits_of_b(asked.lower) | bits_input(asked.input);
+  return bits_of_b(asked.upper) | bits_of_b(asked.lower);
 }
 fn take_b(asked: AskedB, row: u32, b: u32) {
-  let h = normed(asked.input);
+  let h = normed(quad_b(b, 0u), quad_b(b, 1u));
   sum0 += asked_four_b(asked.upper, b, h[0], h[1]);
   if (EACH > 4u) {
     sum1 += asked_four_b(asked.lower, b, h[0], h[1]);
-  }
-  if (EACH > 8u) {
-    sum2 += four_b(row + 8u, b, h[0], h[1]);
-    sum3 += four_b(row + 12u, b, h[0], h[1]);
   }
 }
 
@@ -157,9 +136,5 @@ fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
   keep(y_at, row, rows, scale * sums.first, lane.index);
   if (EACH > 4u) {
     keep(y_at, row + 4u, rows, scale * sums.second, lane.index);
-  }
-  if (EACH > 8u) {
-    keep(y_at, row + 8u, rows, scale * workgroup_sum(sum2, lane), lane.index);
-    keep(y_at, row + 12u, rows, scale * workgroup_sum(sum3, lane), lane.index);
   }
 }

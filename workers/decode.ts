@@ -211,6 +211,9 @@ function moe(p: Plan, gpu: Gpu, c: ModelConfig, w: MoeWeights, s: Scratch, row: 
   const chooser = own ? K.routerOwn : K.routerLogits;
   const chooserConsts = { EXPERTS, SCALE, NORM: normalised ? 1 : 0 };
   const [inputs] = w.sharedInputs as [Matrix];
+  const EACH = WIDTH % 8 === 0 && inputs.rows % 16 === 0 ? 8 : 4;
+  const rows = TOP * WIDTH;
+  const lanes = EACH === 8 ? p.lanesOfEights(rows, c.width) : p.rowLanes(rows, c.width);
   w.experts.gate.parts.forEach((part, i) => {
     const chooses = i === 0; // and tells the other parts
     const consts = {
@@ -220,6 +223,7 @@ function moe(p: Plan, gpu: Gpu, c: ModelConfig, w: MoeWeights, s: Scratch, row: 
       COUNT: part.rows / WIDTH,
       TOP,
       EPS: c.eps,
+      EACH,
     };
     const tensors = { x: s.x, constants: w.constants, act: s.opened, chosen: row };
     p.runMatrices(
@@ -233,7 +237,7 @@ function moe(p: Plan, gpu: Gpu, c: ModelConfig, w: MoeWeights, s: Scratch, row: 
       ],
       [K.activation, p.sum, chooses ? chooser : K.routerGiven],
       {
-        ...(own ? p.lanes(c.width / 8) : p.rowLanes(TOP * WIDTH, c.width)),
+        ...(own ? p.lanes(c.width / 8) : lanes),
         ...(chooses ? chooserConsts : {}),
       },
     );

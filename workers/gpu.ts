@@ -100,8 +100,8 @@ export const WITH_MATRICES: GpuOptions = { floor: false, features: [...WANTED, S
 /** One device and all that lives on it. After `destroy()`, `bytes` is 0 for every kind. */
 export class Gpu {
   readonly report: DeviceReport;
-  /** What a workgroup may have: lanes, and bytes of its memory. The floor or more. */
-  readonly workgroup: { lanes: number; bytes: number };
+  /** What a workgroup may have: lanes, and bytes of its memory, the floor or more. And the most lanes of a subgroup; 0 without 'subgroups'. */
+  readonly workgroup: { lanes: number; bytes: number; subgroup: number };
   /** Bytes of live tensors by kind. */
   readonly bytes: Record<TensorKind, number> = {
     weights: 0,
@@ -174,6 +174,7 @@ export class Gpu {
         has.maxComputeWorkgroupSizeX,
       ),
       bytes: Math.min(most.workgroupBytes, has.maxComputeWorkgroupStorageSize),
+      subgroup: features.includes('subgroups') ? (adapter.info.subgroupMaxSize ?? 0) : 0,
     };
     const device = await adapter.requestDevice({
       requiredFeatures: features,

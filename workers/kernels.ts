@@ -522,8 +522,8 @@ export const expertMatmul = kernel('expert_matmul', expertMatmulSource, {
 /** TOP is 64 at most. Links matrices of gate, up (`second`) and shared gate | up (`third`), activation, routerOwn, -Logits or -Given, a sum. */
 export const expertSwiglu = kernel('expert_swiglu', expertSwigluSource, {
   binds: ['x', 'constants', 'act'],
-  consts: ['WIDTH', 'SHARED', 'FIRST', 'COUNT', 'TOP', 'EPS'],
-  grid: (c) => [(c.TOP * c.WIDTH) / 4 + (c.FIRST === 0 ? c.SHARED / 4 : 0), 1, 1],
+  consts: ['WIDTH', 'SHARED', 'FIRST', 'COUNT', 'TOP', 'EPS', 'EACH'],
+  grid: (c) => [(c.TOP * c.WIDTH + (c.FIRST === 0 ? c.SHARED : 0)) / c.EACH, 1, 1],
 });
 
 /** Links `matrixOf(down)`, `second(matrixOf(shared down))`, a sum. */

@@ -121,8 +121,10 @@ const PLACES = [
 /** Rows and tokens of one tile of a matrix product. */
 export const TILE = { TILE_ROWS: 64, TILE_TOKENS: 32 };
 
-/** Rows of a product that fill a GPU with 16 of them to a workgroup. */
+/** Rows of a product that fill a GPU with a subgroup for eight of them. */
 const MANY_ROWS = 32_768;
+/** Fewer than these fill it better with four to a workgroup than with eight. */
+const FEW_ROWS = 4096;
 
 export class Plan {
   readonly calls: (Call | Copy)[] = [];
@@ -234,7 +236,7 @@ export class Plan {
       A_AT: at,
       B_AT: b?.at ?? 0,
       EPS: norm.eps,
-      EACH: a.rows >= MANY_ROWS ? 16 : 8,
+      EACH: a.rows >= FEW_ROWS ? 8 : 4,
     };
     this.runMatrices(
       K.project,
@@ -245,7 +247,7 @@ export class Plan {
         { matrix: b?.matrix ?? a, part: B! },
       ],
       [this.sum],
-      this.rowLanes(a.rows + (b?.matrix.rows ?? 0), a.cols),
+      this.lanesOfEights(a.rows, a.cols),
     );
   }
 
@@ -313,8 +315,17 @@ export class Plan {
   /** Lanes for four rows of a product: a subgroup's where rows are many or short, more where few workgroups must read much. */
   rowLanes(rows: number, cols: number): { SUM_LANES: number } {
     if (this.#gpu.report.software) return this.lanes(cols / 8);
-    if (cols < 2048 || rows >= 8192) return { SUM_LANES: 32 };
-    return { SUM_LANES: rows >= 4096 ? 64 : rows >= 1024 ? 128 : 256 };
+    if (cols < 2048 || rows >= MANY_ROWS) return { SUM_LANES: 32 };
+    return { SUM_LANES: rows >= FEW_ROWS ? 64 : rows >= 1024 ? 128 : 256 };
+  }
+
+  /** The same for eight rows: three subgroups of 32 where that gives all lanes as much to do. */
+  lanesOfEights(rows: number, cols: number): { SUM_LANES: number } {
+    const { software } = this.#gpu.report;
+    const { subgroup } = this.#gpu.workgroup;
+    const three = rows >= FEW_ROWS && rows < MANY_ROWS && cols >= 2048 && (cols / 8) % 96 === 0;
+    const whole = subgroup > 0 && 96 % subgroup === 0;
+    return !software && three && whole ? { SUM_LANES: 96 } : this.rowLanes(rows, cols);
   }
 
   /** As many lanes as there is work for, 64 at most; few on a processor, where a barrier costs more than the work it shares. */

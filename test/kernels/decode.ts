@@ -86,7 +86,7 @@ export interface ProjectCase {
   /** Size of the activations: small ones let eps speak. */
   size: number;
   /** Rows of a workgroup. */
-  each: 4 | 8 | 16;
+  each: 4 | 8;
   sum: Sum;
 }
 
@@ -492,6 +492,8 @@ export interface ExpertSwigluCase extends ChosenCase {
   /** Rows of the shared expert's gate, and of its up. */
   sharedWidth: number;
   cols: number;
+  /** Numbers of a workgroup; both widths are multiples of it. */
+  each: 4 | 8;
   eps: number;
   size: number;
   /** null: ids are given. Otherwise the kernel chooses by itself, as many as there are ids; these do not count. Equal rows every `grain`. */
@@ -545,7 +547,7 @@ export async function checkExpertSwiglu(
     const out = await dispatch({
       kernel,
       libraries: [...weights.libraries, activation, c.sum.library, router?.library ?? routerGiven],
-      consts: { WIDTH: width, SHARED: sharedWidth, FIRST, COUNT, TOP, EPS: c.eps },
+      consts: { WIDTH: width, SHARED: sharedWidth, FIRST, COUNT, TOP, EPS: c.eps, EACH: c.each },
       libraryConsts: {
         ...{ COLS: cols, COLS_b: cols, COLS_c: cols, SUM_LANES: c.sum.lanes },
         ...(router && { EXPERTS: experts, SCALE, NORM: norm ? 1 : 0 }),

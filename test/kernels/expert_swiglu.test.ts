@@ -6,12 +6,16 @@ import { TREE_64 } from './layers.ts';
 
 const plain: ExpertSwigluCase = {
   ...{ experts: 9, parts: [0], ids: [7, 0, 8, 3] },
-  ...{ gate: 'F32', up: 'F32', shared: 'F32', width: 12, sharedWidth: 16, cols: 96 },
+  ...{ gate: 'F32', up: 'F32', shared: 'F32', width: 12, sharedWidth: 16, cols: 96, each: 4 },
   ...{ eps: 1e-5, size: 1, sum: TREE_64, router: null },
 };
 
 async function expectClose(c: ExpertSwigluCase, name: string): Promise<void> {
-  expect(await checkExpertSwiglu(expertSwiglu, c), name).toBeLessThan(2e-6);
+  const eights = c.width % 8 === 0 && c.sharedWidth % 8 === 0;
+  for (const each of eights ? ([4, 8] as const) : ([4] as const)) {
+    const figure = await checkExpertSwiglu(expertSwiglu, { ...c, each });
+    expect(figure, `${name}, ${each} numbers`).toBeLessThan(2e-6);
+  }
 }
 
 test('expert_swiglu: every sum library and number of lanes', async () => {
@@ -32,6 +36,7 @@ test('expert_swiglu: widths of the experts and of the shared one', async () => {
     [4, 8],
     [8, 4],
     [12, 20],
+    [24, 40],
   ] as const) {
     await expectClose({ ...plain, width, sharedWidth }, `${width} and ${sharedWidth}`);
   }

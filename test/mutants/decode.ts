@@ -28,7 +28,7 @@ import { libraryMutant, mutant, type Mutant } from './mutant.ts';
 const rows: ProjectCase = {
   a: { format: 'F32', rows: 21, first: 4, at: 10 },
   b: { format: 'Q4_0', rows: 10, first: 8, at: 0 },
-  ...{ cols: 96, eps: 1e-5, size: 1e-2, each: 16, sum: TREE_64 },
+  ...{ cols: 96, eps: 1e-5, size: 1e-2, each: 8, sum: TREE_64 },
 };
 const token: TokenCase = {
   ...{ T: 4, H: 3, K: 64, V: 32, taps: 4, rank: 32 },
@@ -41,7 +41,7 @@ const three = { ...token, taps: 3 };
 const chosen = { experts: 9, parts: [0, 4], ids: [7, 0, 8, 3], sum: TREE_64 };
 const open: ExpertSwigluCase = {
   ...chosen,
-  ...{ gate: 'F32', up: 'Q4_0', shared: 'Q8_0', width: 12, sharedWidth: 16, cols: 96 },
+  ...{ gate: 'F32', up: 'Q4_0', shared: 'Q8_0', width: 12, sharedWidth: 16, cols: 96, each: 4 },
   ...{ eps: 1e-5, size: 1e-2, router: null },
 };
 const down: ExpertDownCase = {
@@ -75,6 +75,7 @@ const told = (why: string, find: string, replace: string) =>
     checkKdaToken(kdaToken, { ...gently, watched: { library, changes } }),
   );
 const deepOpen = { ...open, cols: 640 };
+const eights: ExpertSwigluCase = { ...open, width: 24, each: 8 };
 const opened = (why: string, find: string, replace: string, c = open) =>
   mutant(expertSwiglu, why, find, replace, (k) => checkExpertSwiglu(k, c));
 const routed = (why: string, find: string, replace: string, grain = 0) =>
@@ -108,16 +109,16 @@ export const decodeMutants: Mutant[] = [
     '(1.0 / (sqrt(sums.one / f32(COLS)) + EPS))',
   ),
   projected('the sum for the mean', '/ f32(COLS)', ''),
-  projected('the norm’s weight left out for one matrix', 'asked.x[1] * asked.w[1]', 'asked.x[1]'),
+  projected('the norm’s weight left out for one matrix', 'x1 * w[j]', 'x1'),
   projected(
     'columns in the order of the other matrix',
-    'ask_input(quad_b(at, 0u)',
-    'ask_input(quad(at, 0u)',
+    'normed(quad_b(b, 0u)',
+    'normed(quad(b, 0u)',
   ),
   projected('blocks past the last counted', ' && b + SUM_LANES < A_BLOCKS', '', deep),
   projected('the squares of a block twice', 'take_b(b1, first', 'take_b(b0, first', deep),
   projected('a slice read from the first row', 'B_FIRST + row;', 'row;'),
-  projected('a four written in the place of another', 'row + 12u, rows', 'row + 8u, rows'),
+  projected('a four written in the place of another', 'row + 4u, rows', 'row, rows'),
   projected('rows past the last written over what follows', 'at + lane < rows', 'true'),
 
   head('newest tap first', 'w.w * x.w + w.x * x.x', 'w.x * x.w + w.w * x.x'),
@@ -233,24 +234,27 @@ export const decodeMutants: Mutant[] = [
   told('energy of one lane', 'workgroup_sum(vec4f(energy), lane).x', 'energy'),
 
   opened('sigmoid for silu', 'silu(gates', 'sigmoid(gates'),
-  opened(
-    'gate and up exchanged',
-    'silu(gates[lane.index]) * ups[lane.index]',
-    'silu(ups[lane.index]) * gates[lane.index]',
-  ),
+  opened('gate and up exchanged', 'silu(gates[i]) * ups[i]', 'silu(ups[i]) * gates[i]'),
   opened('eps outside the root', '/ f32(COLS) + EPS)', '/ f32(COLS)) * (1.0 - EPS)'),
   opened(
     'the norm’s weight left out for one matrix',
-    '= times(asked.up_input)',
-    '= asked.up_input.x',
+    'let u = mat2x4f(normed(quad_b(b, 0u))',
+    'let u = mat2x4f(x[quad_b(b, 0u)]',
   ),
   opened('the best expert for every slot', 'choose(slot, ', 'choose(0u, '),
   opened('the shared gate for its up', 'SHARED + row, b', 'row, b'),
-  opened('the shared expert over a slot', 'act[slot * WIDTH', 'act[slot % TOP * WIDTH'),
+  opened(
+    'the shared expert over a slot',
+    'leave(slot * WIDTH + row,',
+    'leave(slot % TOP * WIDTH + row,',
+  ),
   opened('a part of the experts read as all', ' - FIRST;', ';'),
   opened('experts of other parts taken for these', 'expert >= COUNT', 'false'),
   opened('blocks past the last counted', ' && b + SUM_LANES < BLOCKS', '', deepOpen),
   opened('one of the blocks asked for twice', 'take(b1, b', 'take(b0, b', deepOpen),
+  opened('four numbers in the place of others', 'row + 4u, scale', 'row, scale', eights),
+  opened('the upper rows for the lower', 'asked.low_gate, b', 'asked.gate, b', eights),
+  opened('the same of the shared expert', 'SHARED + row + 4u', 'SHARED + row', eights),
 
   routed('biased weights', 'SCALE * scores', 'SCALE * biased'),
   routed('chosen without the bias', 'biased[other] > biased[e]', 'scores[other] > scores[e]'),
@@ -278,7 +282,7 @@ export const decodeMutants: Mutant[] = [
   heard('experts past the last', 'e < EXPERTS)', 'true)', 0, few),
   heard('the best expert for every slot', '&ranked[slot]', '&ranked[0]'),
 
-  closed('experts unweighted', 'weight * asked.act[0]', 'asked.act[0]'),
+  closed('experts unweighted', 'weights[slot] * asked_four', 'asked_four'),
   closed('the best expert’s weight for all', 'chosen[64u + slot]', 'chosen[64u]'),
   closed('the best expert’s input for all', 'let first = slot * (COLS / 4u);', 'let first = 0u;'),
   closed('a part of the experts read as all', ' - FIRST;', ';'),

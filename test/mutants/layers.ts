@@ -71,8 +71,12 @@ export const layerMutants: Mutant[] = [
   mutant(matvec, 'blocks past the last counted', ' && b + SUM_LANES < BLOCKS', '', (k) =>
     checkMatvec(k, ragged, TREE_64),
   ),
-  mutant(matvec, 'one of the blocks asked for twice', 'product(b1, b', 'product(b0, b', (k) =>
-    checkMatvec(k, ragged, TREE_64),
+  mutant(
+    matvec,
+    'one of the blocks asked for twice',
+    'product(b1, x_first',
+    'product(b0, x_first',
+    (k) => checkMatvec(k, ragged, TREE_64),
   ),
   mutant(matvec, 'a slice read from the first row', 'W_FIRST + group.y', 'group.y', (k) =>
     checkMatvec(k, onTop, TREE_64),
