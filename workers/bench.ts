@@ -35,6 +35,8 @@ const SOFTWARE_STREAM_BYTES = 2 ** 27;
 /** What a run takes at least: browsers round the GPU's clock to 0.1 ms, and the other clock counts the submission, too. */
 const RUN_US = { timestamps: 20_000, clock: 100_000 };
 const MOST_REPEATS = 1024;
+/** How often the same work goes before what is timed. */
+const BUSY_BEFORE = 4;
 
 const SHORT_PROMPT = 32;
 
@@ -85,8 +87,8 @@ export async function* readRates(
   const leastUs = RUN_US[stamped ? 'timestamps' : 'clock'];
   const elapsedUs = async (repeats: number): Promise<number> => {
     const repeated = Array.from({ length: repeats }, () => calls).flat();
-    // Busy with as much before, the GPU has the clocks that work gives it when the timed part begins.
-    gpu.submit(gpu.record(repeated, 1));
+    // Busy with several times as much before, the GPU has the clocks that work gives it when the timed part begins.
+    for (let before = 0; before < BUSY_BEFORE; before++) gpu.submit(gpu.record(repeated, 1));
     if (stamped) return (await gpu.profile([repeated], 1))[0]!;
     await gpu.idle();
     const started = clock();
