@@ -71,6 +71,8 @@ type State =
   | { kind: 'failed'; failure: Failure };
 
 const declined = 'The person at the widget said no.';
+/** The longest that a question waits for the size that it states, milliseconds. */
+const weighMs = 2_000;
 const brokenOff = new PalimpsestError('Refused', 'The load was broken off in the widget.');
 
 /** An answer that is asked for. Aborted when it is to end. */
@@ -183,14 +185,19 @@ export class Widget {
     return (this.#weights ??= this.#workshop.startWeights());
   }
 
-  /** Take weights from another store, before any were loaded. */
-  useWeights(weights: Weights): void {
+  /** Take weights from another store, unless some are loaded, or on their way, by now. Answers whether it did. */
+  useWeights(weights: Weights): boolean {
     const ended = new PalimpsestError('Refused', 'The widget changed its storage.');
+    if (this.state.kind !== 'poster') {
+      weights.destroy(ended);
+      return false;
+    }
     this.#dismiss(ended);
     this.#weights?.destroy(ended);
     this.#weights = weights;
     this.stored = false;
     this.#weighed = this.#weigh();
+    return true;
   }
 
   /** Load the model, asked by the person. Ends in `state`; never throws. */
@@ -207,7 +214,8 @@ export class Widget {
 
   /** Load the model, asked by the page around: where weights must be fetched, only once the person agrees. */
   async #loadIfAllowed(): Promise<Answerer> {
-    await this.#weighed;
+    // Whether anything must be fetched is known in no time, but where its host does not answer.
+    await Promise.race([this.#weighed, new Promise((late) => setTimeout(late, weighMs))]);
     if (this.state.kind !== 'ready' && !this.#loading && !this.stored) {
       const size = this.weightBytes === null ? '' : `, ${formatBytes(this.weightBytes)}`;
       const agreed = await this.#ask(

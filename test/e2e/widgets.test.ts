@@ -126,6 +126,27 @@ test('what is broken off ends at once, what is asked without a pause happens in 
     return seen;
   });
   expect(states).not.toContain('asking');
+
+  // One that nobody has seen yet waits with its answer, too.
+  const setHidden = (hidden: boolean) => {
+    Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  };
+  await page.addInitScript(setHidden, true);
+  const unseen = withWidget(page, async (widget) => {
+    const other = document.createElement('palimpsest-model');
+    other.setAttribute('model', 'models/tiny/');
+    widget.replaceWith(other);
+    await other.load();
+    const generation = other.generate('why', { maxTokens: 4 });
+    for await (const token of generation) document.title += token.text;
+    return (await generation.outcome).reason;
+  });
+  await page.frameLocator('iframe').getByRole('button', { name: 'Stop' }).waitFor();
+  await page.waitForTimeout(600);
+  expect(await page.title()).toBe('Blank');
+  await page.frames().at(-1)!.evaluate(setHidden, false);
+  expect(await unseen).toBe('length');
   expect(faults).toEqual([]);
   await page.context().close();
 });
