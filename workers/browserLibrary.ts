@@ -4,7 +4,7 @@ import { commonStorage } from './common.ts';
 import { Library } from './library.ts';
 import { ReadersStore } from './readers.ts';
 import { diskShelf } from './store.ts';
-import { limits, type Clock, type Limits, type Locks } from './transfer.ts';
+import { limits, type Clock, type Locks } from './transfer.ts';
 
 const clock: Clock = {
   now: () => Date.now(),
@@ -54,22 +54,20 @@ const world = {
   persisted: () => navigator.storage.persisted().catch(() => false),
 };
 
+/**
+ * A shared worker may have no workers of its own (Chromium's has none): whoever reads through one reads with its thread alone.
+ */
 const startReader = () =>
   new Worker(new URL('./reader.worker.ts', import.meta.url), { type: 'module' });
 
-/** How many threads read, and how much of what they read is in memory at a time. */
-export interface Reading extends Pick<Limits, 'spanBytes' | 'spans'> {
-  readers: number;
-}
-
 /** Threads share the cores with the browser's own, which read the files, and with the engine. */
-const readers = Math.min(Math.max(navigator.hardwareConcurrency || 2, 2), 4);
-/** A span for each thread and one at hand. */
-const reading: Reading = { readers, spanBytes: limits.spanBytes, spans: readers + 1 };
+const usualReaders = Math.min(Math.max(navigator.hardwareConcurrency || 2, 2), 4);
 
-/** The library in this worker's own storage; what it hands out is transferred. */
-export function browserLibrary({ readers, ...spans }: Reading = reading): Library {
-  return new TransferringLibrary(world, { ...limits, ...spans }, async () => {
+/** The library in this worker's own storage, read by at most so many threads; what it hands out is transferred. */
+export function browserLibrary(readers = usualReaders): Library {
+  // A span for each thread and one at hand.
+  const spans = Math.max(limits.spans, readers + 1);
+  return new TransferringLibrary(world, { ...limits, spans }, async () => {
     return new ReadersStore(await diskShelf('palimpsest'), clock, readers, startReader);
   });
 }

@@ -1,5 +1,5 @@
-/** The weights worker once more, with as many readers as its name says: Reading as JSON. */
+/** The weights worker once more, with as many reading threads as its name says. */
 import { expose } from 'comlink';
-import { browserLibrary, type Reading } from '../../../workers/browserLibrary.ts';
+import { browserLibrary } from '../../../workers/browserLibrary.ts';
 
-expose(browserLibrary(JSON.parse(self.name) as Reading));
+expose(browserLibrary(Number(self.name)));

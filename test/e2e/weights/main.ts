@@ -1,12 +1,10 @@
 /** A page with nothing but the weights worker, for tests to call. */
-import { createEndpoint, proxy, releaseProxy, type Remote, wrap } from 'comlink';
-import type { Reading } from '../../../workers/browserLibrary.ts';
+import { createEndpoint, proxy, type Remote, wrap } from 'comlink';
 import { FileWeights } from '../../../workers/fileWeights.ts';
 import { FULL, Gpu } from '../../../workers/gpu.ts';
 import type { LoadProgress, WeightsApi, WeightsStatus } from '../../../workers/protocol.ts';
 import { freeBytes } from '../../../workers/store.ts';
 import * as peers from './peers.ts';
-import * as stages from './stages.ts';
 
 const worker = new Worker(new URL('../../../workers/download.worker.ts', import.meta.url), {
   type: 'module',
@@ -16,27 +14,42 @@ const weights = wrap<WeightsApi>(worker);
 /** Bytes asked for at a time, as the engine asks. */
 const rangeBytes = 8 * 1024 * 1024;
 
-/** Each shard as one matrix of F32, by the engine's own way. */
-async function upload(library: Remote<WeightsApi>, model: string): Promise<number> {
+/** Weights workers with readers of another number, by that number. */
+const libraries = new Map<number, Remote<WeightsApi>>();
+
+function libraryOf(readers: number): Remote<WeightsApi> {
+  let library = libraries.get(readers);
+  if (!library) {
+    const worker = new Worker(new URL('./library.worker.ts', import.meta.url), {
+      type: 'module',
+      name: String(readers),
+    });
+    library = wrap<WeightsApi>(worker);
+    libraries.set(readers, library);
+  }
+  return library;
+}
+
+/** Milliseconds until shards of so many bytes, each one matrix of F32, are on the GPU by the engine's own way. */
+async function bring(
+  shardBytes: number[],
+  read: (shard: number, offset: number, bytes: number) => Promise<ArrayBuffer>,
+): Promise<number> {
   const gpu = await Gpu.open(navigator.gpu, FULL);
   try {
-    const shards = await library.open(
-      model,
-      proxy(() => {}),
-    );
     const start = performance.now();
     const cols = 1024;
-    const tensors = shards.map(({ file: name, bytes: byteLength }, shard) => {
+    const tensors = shardBytes.map((byteLength, shard) => {
       const ne = [cols, byteLength / 4 / cols];
-      return { name, type: 'F32' as const, ne, offset: 0, byteLength, shard };
+      return { name: `${shard}`, type: 'F32' as const, ne, offset: 0, byteLength, shard };
     });
     const file = {
       tensors: new Map(tensors.map((tensor) => [tensor.name, tensor])),
-      shards: shards.map(({ file: name, bytes: byteLength }, shard) => ({
+      shards: tensors.map(({ name, byteLength, shard }) => ({
         name,
         byteLength,
         read: async (offset: number, bytes: number) =>
-          new Uint8Array(await library.read(model, shard, offset, bytes)),
+          new Uint8Array(await read(shard, offset, bytes)),
       })),
     };
     const wanted = tensors.map((shape) => {
@@ -45,17 +58,25 @@ async function upload(library: Remote<WeightsApi>, model: string): Promise<numbe
       return { shape, part: { firstRow: 0, rows: rows!, offset: 0, codes, scales: null } };
     });
     await new FileWeights(gpu, file, () => {}).bring(wanted);
-    // Writes are handed over with the next work that is submitted, and reading a number back is work.
-    for (const { part } of wanted) await gpu.read(part.codes, part.codes.bytes / 4 - 1, 1);
     return performance.now() - start;
   } finally {
     gpu.destroy();
   }
 }
 
+async function upload(library: Remote<WeightsApi>, model: string): Promise<number> {
+  const shards = await library.open(
+    model,
+    proxy(() => {}),
+  );
+  return bring(
+    shards.map(({ bytes }) => bytes),
+    (shard, offset, bytes) => library.read(model, shard, offset, bytes),
+  );
+}
+
 const lab = {
   ...peers,
-  ...stages,
 
   /** Reports of the last download, as they came. */
   reports: [] as LoadProgress[],
@@ -127,42 +148,23 @@ const lab = {
   /** Milliseconds to read a whole model into buffers of the GPU as the engine does, until it holds all of it. */
   timeUpload: (model: string): Promise<number> => upload(weights, model),
 
-  /** The same by readers of whatever number. */
-  async timeReadersUpload(model: string, reading: Reading): Promise<number> {
-    const worker = new Worker(new URL('./library.worker.ts', import.meta.url), {
-      type: 'module',
-      name: JSON.stringify(reading),
-    });
-    const library = wrap<WeightsApi>(worker);
-    try {
-      await library.open(
-        model,
-        proxy(() => {}),
-      );
-      freeBytes(await library.read(model, 0, 0, rangeBytes)); // the threads are started
-      return await upload(library, model);
-    } finally {
-      library[releaseProxy]();
-      setTimeout(() => worker.terminate(), 1000); // its times are read first
-    }
+  /** The same with so many reading threads. */
+  async timeReadersUpload(model: string, readers: number): Promise<number> {
+    const library = libraryOf(readers);
+    await library.open(
+      model,
+      proxy(() => {}),
+    );
+    freeBytes(await library.read(model, 0, 0, rangeBytes)); // the threads are started
+    return upload(library, model);
   },
 
-  /** Milliseconds until as many bytes of the page's memory are in buffers of the GPU. */
-  async timeWrites(bytes: number, pieceBytes: number): Promise<number> {
-    const gpu = await Gpu.open(navigator.gpu, FULL);
-    const range = new Uint32Array(rangeBytes / 4).fill(7);
-    try {
-      const start = performance.now();
-      for (let at = 0; at < bytes; at += pieceBytes) {
-        const buffer = gpu.tensor('weights', 'piece', [pieceBytes / 4]);
-        for (let to = 0; to < pieceBytes; to += rangeBytes) gpu.write(buffer, to / 4, range);
-        await gpu.read(buffer, pieceBytes / 4 - 1, 1);
-      }
-      return performance.now() - start;
-    } finally {
-      gpu.destroy();
-    }
-  },
+  /** The same with bytes of this thread's memory. */
+  timeWrites: (bytes: number, pieceBytes: number): Promise<number> =>
+    bring(
+      Array.from({ length: bytes / pieceBytes }, () => pieceBytes),
+      (_, __, bytes) => Promise.resolve(new ArrayBuffer(bytes)),
+    ),
 
   async adopt(files: File[]): Promise<string> {
     return weights.adopt(files);
