@@ -74,7 +74,9 @@ export class ReadersStore extends Store {
     const restless = new AbortController();
     this.#restless = restless;
     void this.#clock.sleep(idleMs, restless.signal).then(() => {
-      if (this.#restless === restless) this.#end();
+      if (this.#restless !== restless) return;
+      // One that is still at work lets them wait once more when it is done.
+      if (this.#threads.every(({ waiting }) => waiting.size === 0)) this.#end();
     });
   }
 
