@@ -16,6 +16,7 @@ const modules = import.meta.glob([
   '../test/*.test.ts',
   '!**/house.test.ts',
   '!**/shapes.test.ts', // computes nothing, on no GPU
+  '!**/*.browser.test.ts',
   '!**/{manyExperts,common,spareGpu,readers}.test.ts', // replace modules and globals, which needs the whole of vitest
 ]);
 const wanted = process.argv[2] ?? '';
