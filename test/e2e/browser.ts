@@ -50,6 +50,22 @@ export function faultsOf(page: Page): string[] {
   return faults;
 }
 
+/**
+ * How long each thread lives, in milliseconds, that a page reads its store with from here on (workers/readers.ts). They end
+ * some seconds after the last read, and at once where one fails. Filled as they are started.
+ */
+export function readersOf(page: Page): { livedMs(): number }[] {
+  const readers: { livedMs(): number }[] = [];
+  page.on('worker', (worker) => {
+    if (!worker.url().includes('reader.worker')) return;
+    const start = performance.now();
+    let end: number | null = null;
+    worker.on('close', () => (end = performance.now()));
+    readers.push({ livedMs: () => (end ?? performance.now()) - start });
+  });
+  return readers;
+}
+
 const disable = '--disable-features=';
 
 interface LaunchOptions extends ChromiumLaunch {

@@ -9,7 +9,7 @@ import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { headersFile, headersOf, vercelFile } from '../../tools/headers.ts';
 import { fixture } from '../reference/golden.ts';
-import { faultsOf, openBrowser } from './browser.ts';
+import { faultsOf, openBrowser, readersOf } from './browser.ts';
 import { builtFolder } from './build.ts';
 import { modelFiles, openSite, type Site } from './site.ts';
 
@@ -19,6 +19,7 @@ let site: Site;
 let context: BrowserContext;
 let page: Page;
 let faults: string[];
+let readers: ReturnType<typeof readersOf>;
 /** What a policy stopped, as the browser reports it, in the page and its frames. */
 let stopped: string[];
 /** What was requested, by the page and all its workers, in full. */
@@ -42,6 +43,7 @@ async function visit(path: string): Promise<void> {
   context = await browser.newContext();
   page = await context.newPage();
   faults = faultsOf(page);
+  readers = readersOf(page);
   stopped = [];
   asked = [];
   context.on('request', (request) => asked.push(request.url()));
@@ -84,6 +86,9 @@ describe('the page', () => {
     await page.waitForTimeout(700);
     expect(asked.slice(settled)).toEqual([]);
     expect(elsewhere()).toEqual([]);
+    // The weights were read by threads that did not fail.
+    expect(readers.length).toBeGreaterThan(0);
+    for (const { livedMs } of readers) expect(livedMs()).toBeGreaterThan(1000);
     await page.reload();
     await page.getByRole('textbox', { name: 'Message' }).waitFor();
     expect(elsewhere()).toEqual([]);

@@ -100,6 +100,8 @@ async function press(of: Frame, name: string | RegExp): Promise<void> {
 }
 
 const weightsAsked = () => widgets.requested.filter((path) => path.endsWith('.gguf'));
+/** Scripts of threads that read a store on the disk. */
+const readersAsked = () => widgets.requested.filter((path) => path.includes('reader.worker'));
 const button = (of: Frame, name: string | RegExp) =>
   of.getByRole('button', { name, exact: typeof name === 'string' });
 
@@ -250,6 +252,7 @@ describe('in an article of another site', () => {
     const { text, ids } = await generating;
     expect(ids).toHaveLength(8);
     expect(exact.startsWith(text)).toBe(true);
+    expect(readersAsked()).toEqual([]);
     expect(faults).toEqual([]);
   });
 
@@ -262,6 +265,7 @@ describe('in an article of another site', () => {
     await page.goto(`${widgets.origin}/embed.html#model=models/tiny/`);
     await page.getByRole('button', { name: /^Load/ }).click();
     await page.getByText(/^tiny.*, in this frame, on/).waitFor();
+    expect(readersAsked()).not.toEqual([]);
     pages['/article.html'] = article(element(plain));
     await page.goto(`${articles.otherOrigin}/article.html`);
     widgets.requested.length = 0;
