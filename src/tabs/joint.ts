@@ -301,9 +301,11 @@ class Joint implements WholeEngine {
     const lives = promised<void>();
     void locks!.request(life, {}, () => {
       lives.resolve();
-      return new Promise<void>((end) => signal.addEventListener('abort', () => end()));
+      return aborted(signal);
     });
     await lives.promise;
+    // It may have been destroyed while it looked for a place.
+    signal.throwIfAborted();
 
     const first = promised<Loaded>();
     const queue = new AbortController();

@@ -12,6 +12,11 @@ export class FakeLocks {
   #held = new Set<Request>();
   #queue: Request[] = [];
 
+  /** Of all that are held or asked for. */
+  get names(): string[] {
+    return [...this.#held, ...this.#queue].map(({ name }) => name);
+  }
+
   /** The locks as one tab sees them, and its end. */
   tab(): Locks & { die(): void } {
     const tab = {};

@@ -213,6 +213,18 @@ describe('a tab whose site has an engine already', () => {
     expect(two.own.loads).toEqual([]);
   });
 
+  test('leaves nothing behind, whenever it ends while it looks for a place', async () => {
+    await loadOwn(openTab());
+    for (let steps = 0; steps < 30; steps++) {
+      const two = openTab();
+      const joining = two.engine.load('m', () => {});
+      joining.catch(() => {});
+      for (let i = 0; i < steps; i++) await Promise.resolve();
+      two.engine.destroy(new Error('was not wanted'));
+      await vi.waitFor(() => expect(locks.names, `${steps} steps`).toEqual(['palimpsest-engine']));
+    }
+  });
+
   test.each([['wait', true] as const, ['share', false] as const])(
     'waits for its end: %s, shared workers %s',
     async (choice, shares) => {
