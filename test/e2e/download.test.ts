@@ -94,6 +94,9 @@ test('a stored shard that is damaged by hand is fetched again on its own', async
   server.asked.length = 0;
   const second = await openLab(context, origin);
   expect(await readIn(second, model)).toEqual(model.hashes);
+  // By threads that live yet: they have not failed.
+  const readers = second.workers().filter((worker) => worker.url().includes('reader.worker'));
+  expect(readers.length).toBeGreaterThan(1);
   const asked = server.asked.map(({ path }) => path).filter((path) => path.endsWith('.gguf'));
   expect(asked).toEqual([model.paths[1]]);
   const status = await second.evaluate((name) => lab.status(name), model.model);
