@@ -115,6 +115,14 @@ test('goals are those of 1,024 and of a million tokens', () => {
     million_speedup_over_mla: 3.5,
     million_cache_share: 0.26,
   });
+  const told = { ...at(2 ** 20, 90, 100), gpuMs: spread(36) }; // the host was busy
+  const own = { ...at(2 ** 20, 10, 26), gpuMs: spread(9) };
+  const byGpu = {
+    ...figures,
+    hybrid: { ...shape, contexts: [own] },
+    mla: { ...shape, contexts: [told] },
+  };
+  expect(largeGoals(byGpu).million_speedup_over_mla).toBe(4);
   expect(largeGoals({ ...figures, hybrid: { ...shape, contexts: [at(8192, 4, 9)] } })).toEqual({
     moe48b_decode_1k_ms: null,
     moe48b_bandwidth_share: null,
