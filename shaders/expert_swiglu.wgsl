@@ -19,7 +19,7 @@ const EPS = 0.00001;
 const EACH = 8u;
 const PER_SLOT = WIDTH / EACH; // workgroups of a slot
 const BLOCKS = COLS / BLOCK;
-const AHEAD = select(1u, min(AT_ONCE, AT_ONCE_b), EACH == 4u && BLOCKS > SUM_LANES); // blocks that a lane asks for at once // blocks that a lane asks for at once
+const AHEAD = select(1u, min(AT_ONCE, AT_ONCE_b), EACH == 4u && BLOCKS > SUM_LANES); // blocks that a lane asks for at once
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> constants: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> act: array<f32>;

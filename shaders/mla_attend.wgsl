@@ -1,4 +1,5 @@
-// mla_attend: attention of QUERIES (token, head) pairs over one slice of one segment of the latent cache, unfinished.
+// mla_attend: attention of QUERIES (token, head) pairs over one slice of one segment of the latent cache, unfinished; one token alone
+// has mla_attend_token.
 //
 //   score[n, s] = SCALE (qa[n] . latent[s] + q[n, NOPE..] . key[s])        position s <= that of n's token
 //   top[n] = max_s score      sum[n] = sum_s e^(score - top)      part[n] = sum_s e^(score - top) latent[s]
@@ -14,10 +15,8 @@
 // Segments follow one another in the order of positions: the one at FIRST = 0 begins, the others go on with its slices.
 // A tile is ROWS cache rows by QUERIES. Scores: a lane has four queries of eight rows, and of the columns every SHARERS-th vec4,
 // so that it multiplies more often than it reads; lanes side by side read side by side, and add up through workgroup
-// memory. Sums: each lane has a quarter of the queries and every 64th vec4 of the latent, one or two fours of queries and one
-// or two vec4s, each in a matrix of its own: what an index chose would not stay in registers. Where queries are few, one token's,
-// twice as many loads are on their way at once, and where its slices have few rows, small tiles let more lanes share the
-// columns: it waits for memory most of the time.
+// memory. Sums: each lane has a quarter of the queries and every 64th vec4 of the latent, two fours of queries and one
+// or two vec4s, each in a matrix of its own: what an index chose would not stay in registers.
 const HEADS = 32u;
 const LATENT = 512u;
 const SHARED = 64u;
@@ -26,14 +25,12 @@ const SCALE = 0.07216878364870322;
 const FIRST = 0u;
 const SEGMENT = 4096u;
 const SLICES = 64u;
-const QUERIES = 32u; // 16 or 32
-const ROWS = 64u; // 32 at least, 2048 / QUERIES at most: a power of two
-const FEW = QUERIES == 16u;
+const QUERIES = 32u;
+const ROWS = 64u;
 const LOWEST = -3.4e38;
 const WIDTH = (LATENT + SHARED) / 4u;
 const FOURS = QUERIES / 4u;
-const SHARERS = 2048u / (ROWS * FOURS); // lanes that share the columns of four queries and eight rows: 4 at least
-const OWN = QUERIES / 16u; // fours of queries whose sums a lane keeps
+const SHARERS = 2048u / (ROWS * FOURS); // lanes that share the columns of four queries and eight rows
 const COLUMNS = (LATENT / 4u + 63u) / 64u; // vec4s of the latent it keeps of each: 1 or 2
 @group(0) @binding(0) var<storage, read> qa: array<vec4f>;
 @group(0) @binding(1) var<storage, read> q: array<vec4f>;
@@ -54,11 +51,6 @@ fn queries(n: u32, column: u32) -> mat4x4f {
   }
   let at = m * ((NOPE + SHARED) / 4u) + NOPE / 4u + column - LATENT / 4u;
   return transpose(mat4x4f(q[at.x], q[at.y], q[at.z], q[at.w]));
-}
-fn queries_or_nothing(n: u32, column: u32) -> mat4x4f {
-  let m = queries(n, min(column, WIDTH - 1u));
-  let there = select(0.0, 1.0, column < WIDTH);
-  return there * m;
 }
 // A vec4 of eight rows.
 struct Eight {
@@ -175,9 +167,8 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
   let high = four_and_eight / 4u % 2u + four_and_eight / (2u * FOURS) * 2u;
   let score_four = lane % FOURS;
   let pair = lane / FOURS;
-  let weighs = pair < ROWS / 2u; // where tiles are small, not all lanes have rows to weigh
   let visible = vec4u(step.position) + (vec4u(first_n + 4u * score_four) + vec4u(0u, 1u, 2u, 3u)) / HEADS;
-  let own_four = lane / 64u * OWN;
+  let own_four = lane / 64u * 2u;
   let column = lane % 64u;
   let n = first_n + 4u * own_four;
   var sum = vec4f(); // of this lane's rows
@@ -195,10 +186,8 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     if (COLUMNS > 1u) {
       more_columns = parts_before(n, slice, more);
     }
-    if (OWN > 1u) {
-      more_queries = parts_before(n + 4u, slice, at);
-    }
-    if (OWN > 1u && COLUMNS > 1u) {
+    more_queries = parts_before(n + 4u, slice, at);
+    if (COLUMNS > 1u) {
       more_both = parts_before(n + 4u, slice, more);
     }
   }
@@ -220,15 +209,9 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     var s6 = vec4f();
     var s7 = vec4f();
     if (own_rows.x < end) {
-      for (var column = share_column; column < WIDTH; column += SHARERS * select(1u, 2u, FEW)) {
+      for (var column = share_column; column < WIDTH; column += SHARERS) {
         let c = eight_rows(at0, at1, column);
         let m = queries(ask, column);
-        var more = c;
-        var more_m = mat4x4f();
-        if (FEW) {
-          more = eight_rows(at0, at1, column + SHARERS);
-          more_m = queries_or_nothing(ask, column + SHARERS);
-        }
         s0 = add_scores(s0, m, c.w0);
         s1 = add_scores(s1, m, c.w1);
         s2 = add_scores(s2, m, c.w2);
@@ -237,16 +220,6 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
         s5 = add_scores(s5, m, c.w5);
         s6 = add_scores(s6, m, c.w6);
         s7 = add_scores(s7, m, c.w7);
-        if (FEW) {
-          s0 = add_scores(s0, more_m, more.w0);
-          s1 = add_scores(s1, more_m, more.w1);
-          s2 = add_scores(s2, more_m, more.w2);
-          s3 = add_scores(s3, more_m, more.w3);
-          s4 = add_scores(s4, more_m, more.w4);
-          s5 = add_scores(s5, more_m, more.w5);
-          s6 = add_scores(s6, more_m, more.w6);
-          s7 = add_scores(s7, more_m, more.w7);
-        }
       }
     }
     for (var turn = 0u; turn < SHARERS; turn++) {
@@ -264,10 +237,10 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
       }
     }
     workgroupBarrier();
-    let at_pair = 2u * min(pair, ROWS / 2u - 1u) * FOURS + score_four;
+    let at_pair = 2u * pair * FOURS + score_four;
     let row = row0 + 2u * pair;
-    let hidden0 = (vec4u(FIRST + row) > visible) | vec4<bool>(!weighs || row >= end);
-    let hidden1 = (vec4u(FIRST + row + 1u) > visible) | vec4<bool>(!weighs || row + 1u >= end);
+    let hidden0 = (vec4u(FIRST + row) > visible) | vec4<bool>(row >= end);
+    let hidden1 = (vec4u(FIRST + row + 1u) > visible) | vec4<bool>(row + 1u >= end);
     let score0 = select(SCALE * tile[at_pair], vec4f(LOWEST), hidden0);
     let score1 = select(SCALE * tile[at_pair + FOURS], vec4f(LOWEST), hidden1);
     side[lane] = max(score0, score1);
@@ -289,10 +262,8 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     workgroupBarrier();
     let weight0 = select(exp(score0 - tops[score_four]), vec4f(), hidden0);
     let weight1 = select(exp(score1 - tops[score_four]), vec4f(), hidden1);
-    if (weighs) {
-      tile[at_pair] = weight0;
-      tile[at_pair + FOURS] = weight1;
-    }
+    tile[at_pair] = weight0;
+    tile[at_pair + FOURS] = weight1;
     sum = sum * rescale[score_four] + weight0 + weight1;
     workgroupBarrier();
     let f = rescale[own_four];
@@ -300,35 +271,19 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     if (COLUMNS > 1u) {
       more_columns = scale_columns(more_columns, f);
     }
-    if (OWN > 1u) {
-      more_queries = scale_columns(more_queries, rescale[own_four + 1u]);
-    }
-    if (OWN > 1u && COLUMNS > 1u) {
+    more_queries = scale_columns(more_queries, rescale[own_four + 1u]);
+    if (COLUMNS > 1u) {
       more_both = scale_columns(more_both, rescale[own_four + 1u]);
     }
-    for (var r = 0u; r < min(ROWS, end - row0); r += select(4u, 8u, FEW)) {
+    for (var r = 0u; r < min(ROWS, end - row0); r += 4u) {
       let at = r * FOURS + own_four;
       let rows = latents(row0 + r, end - 1u, column);
-      var next = rows;
-      if (FEW) {
-        next = latents(row0 + r + 4u, end - 1u, column);
-      }
       near = add_rows(near, rows, at);
-      if (FEW) {
-        near = add_rows(near, next, at + 4u * FOURS);
-      }
-      if (OWN > 1u) {
-        more_queries = add_rows(more_queries, rows, at + 1u);
-      }
+      more_queries = add_rows(more_queries, rows, at + 1u);
       if (COLUMNS > 1u) {
         let more = latents(row0 + r, end - 1u, column + 64u);
         more_columns = add_rows(more_columns, more, at);
-        if (FEW) {
-          more_columns = add_rows(more_columns, latents(row0 + r + 4u, end - 1u, column + 64u), at + 4u * FOURS);
-        }
-        if (OWN > 1u) {
-          more_both = add_rows(more_both, more, at + 1u);
-        }
+        more_both = add_rows(more_both, more, at + 1u);
       }
     }
   }
@@ -348,10 +303,8 @@ fn mla_attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
     if (COLUMNS > 1u) {
       keep_parts(n, slice, column + 64u, more_columns);
     }
-    if (OWN > 1u) {
-      keep_parts(n + 4u, slice, column, more_queries);
-    }
-    if (OWN > 1u && COLUMNS > 1u) {
+    keep_parts(n + 4u, slice, column, more_queries);
+    if (COLUMNS > 1u) {
       keep_parts(n + 4u, slice, column + 64u, more_both);
     }
   }

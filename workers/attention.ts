@@ -14,6 +14,10 @@ const SLICE_ROWS = 64;
 /** So many slices are joined in the call that makes the values; more have a call of their own. */
 const FEW_SLICES = 32;
 
+/** Rows of a head that one workgroup makes of one token's queries and values, and its lanes: as few as hide what each waits for. */
+const ROWS_OF_QUERIES = { rows: 64, lanes: 128 };
+const ROWS_OF_VALUES = { rows: 32, lanes: 256 };
+
 /** From queries and latent rows to what the heads have read, `scratch.o`; the cache gets a row per token. */
 export function mlaAttention(
   p: Plan,
@@ -45,31 +49,46 @@ export function mlaToken(
   s: Scratch,
 ): void {
   const HEADS = c.heads;
-  const { ownKey, sharedKey: SHARED, latent: LATENT, values: VALUES } = c.mla;
+  const { sharedKey: SHARED, latent: LATENT, values: VALUES } = c.mla;
   const LATENT_AT = latentAt(c);
   const { first: FIRST, rows: SEGMENT } = rows[0]!;
-  const consts = { HEADS, LATENT, SHARED, LATENT_AT, EPS: c.eps, FIRST, SEGMENT };
+  const queries = groupsOf(p, gpu, ROWS_OF_QUERIES);
+  const consts = { HEADS, LATENT, SHARED, LATENT_AT, EPS: c.eps, FIRST, SEGMENT, ...queries.rows };
   const inputs = {
     inputs: s.inputs,
     w: w.latentNorm,
     qa: s.latentQuery,
     cache: cache.segments[0]!,
   };
-  const libraries = [p.sum, K.step, K.latentRow, numbersOf(cache)];
-  const lanes = p.lanes(ownKey / 8);
-  p.runMatrix(K.mlaToken, consts, inputs, w.keyUp, w.keyUp.parts[0]!, libraries, lanes);
+  const libraries = [p.sum, K.shares, K.step, K.latentRow, numbersOf(cache)];
+  p.runMatrix(K.mlaToken, consts, inputs, w.keyUp, w.keyUp.parts[0]!, libraries, queries.lanes);
   const slices = attendOne(p, gpu, c, w, cache, rows, s);
   if (slices > FEW_SLICES) {
     merge(p, c, s, slices);
     p.linear(w.valueUp, s.context, s.o);
     return;
   }
-  const heads = { HEADS, VALUES, GROUP: 16 };
+  const values = groupsOf(p, gpu, ROWS_OF_VALUES);
+  const heads = { HEADS, VALUES, ...values.rows };
   const read = { stats: s.stats, parts: s.parts, o: s.o };
-  p.runMatrix(K.mlaValue, heads, read, w.valueUp, w.valueUp.parts[0]!, [p.sum, K.slices], {
-    SLICES: slices,
-    ...p.lanes(LATENT / 4),
-  });
+  p.runMatrix(
+    K.mlaValue,
+    heads,
+    read,
+    w.valueUp,
+    w.valueUp.parts[0]!,
+    [p.sum, K.slices, K.shares],
+    {
+      SLICES: slices,
+      ...values.lanes,
+    },
+  );
+}
+
+/** GROUP and SUM_LANES of mlaToken and mlaValue: a processor has few lanes, and four rows for each of them. */
+function groupsOf(p: Plan, gpu: Gpu, wanted: { rows: number; lanes: number }) {
+  const lanes = gpu.report.software ? p.lanes(wanted.lanes) : { SUM_LANES: wanted.lanes };
+  return { rows: { GROUP: Math.min(wanted.rows, 4 * lanes.SUM_LANES) }, lanes };
 }
 
 /**
@@ -102,20 +121,6 @@ function slicesFor(p: Plan, gpu: Gpu, cache: MlaState, rows: readonly Segment[])
   if (!p.single) return SLICES.piece;
   const room = rows.slice(0, cache.segments.length).reduce((sum, segment) => sum + segment.rows, 0);
   return Math.max(SLICES.least, Math.min(SLICES.most, Math.ceil(room / SLICE_ROWS)));
-}
-
-/**
- * (token, head) pairs and cache rows that one workgroup takes at a time: as few pairs as one token's heads are. Where its
- * heads are many, short slices are waited for: then half as many pairs, and small tiles whose columns more lanes share.
- */
-function tileOf(
-  p: Plan,
-  { heads }: ModelConfig,
-  slices: number,
-): Record<'QUERIES' | 'ROWS', number> {
-  if (p.single && heads <= 16) return { QUERIES: 16, ROWS: 128 };
-  const short = slices >= SLICES.least && slices < SLICES.most;
-  return p.single && short ? { QUERIES: 16, ROWS: 32 } : { QUERIES: 32, ROWS: 64 };
 }
 
 export function numbersOf(cache: MlaState): Library {
@@ -159,8 +164,9 @@ function attend(
   const sizes = { HEADS: c.heads, LATENT, SHARED, NOPE, SCALE: query ** -0.5 };
   cache.segments.forEach((segment, i) => {
     const { first: FIRST, rows: SEGMENT } = rows[i]!;
-    const consts = { ...sizes, FIRST, SEGMENT, SLICES: slices, ...tileOf(p, c, slices) };
+    const consts = { ...sizes, FIRST, SEGMENT, SLICES: slices };
     const tensors = { qa: s.latentQuery, q, cache: segment, stats: s.stats, parts: s.parts };
-    p.run(K.mlaAttend, consts, tensors, [numbersOf(cache), K.outer, K.step]);
+    if (p.single) p.run(K.mlaAttendToken, consts, tensors, [numbersOf(cache), K.step]);
+    else p.run(K.mlaAttend, consts, tensors, [numbersOf(cache), K.outer, K.step]);
   });
 }

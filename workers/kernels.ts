@@ -54,6 +54,7 @@ import matmulSource from '../shaders/matmul.wgsl?raw';
 import matvecSource from '../shaders/matvec.wgsl?raw';
 import mlaAppendSource from '../shaders/mla_append.wgsl?raw';
 import mlaAttendSource from '../shaders/mla_attend.wgsl?raw';
+import mlaAttendTokenSource from '../shaders/mla_attend_token.wgsl?raw';
 import mlaMergeSource from '../shaders/mla_merge.wgsl?raw';
 import mlaOutSource from '../shaders/mla_out.wgsl?raw';
 import mlaQuerySource from '../shaders/mla_query.wgsl?raw';
@@ -364,15 +365,18 @@ export const mlaAppend = kernel('mla_append', mlaAppendSource, {
   grid: (_, tokens) => [tokens, 1, 1],
 });
 
-/**
- * Segments in order of FIRST, all with the same stats and parts; then one mlaMerge. QUERIES is 16 or 32, LATENT 512 at most, ROWS
- * a power of two from 32 to 2048 / QUERIES.
- */
+/** Segments in order of FIRST, all with the same stats and parts; then one mlaMerge. LATENT is 512 at most. Links a cache, outer, step. */
 export const mlaAttend = kernel('mla_attend', mlaAttendSource, {
   binds: ['qa', 'q', 'cache', 'stats', 'parts'],
-  // prettier-ignore
-  consts: ['HEADS', 'LATENT', 'SHARED', 'NOPE', 'SCALE', 'FIRST', 'SEGMENT', 'SLICES', 'QUERIES', 'ROWS'],
-  grid: (c, tokens) => [c.SLICES, Math.ceil((tokens * c.HEADS) / c.QUERIES), 1],
+  consts: ['HEADS', 'LATENT', 'SHARED', 'NOPE', 'SCALE', 'FIRST', 'SEGMENT', 'SLICES'],
+  grid: (c, tokens) => [c.SLICES, Math.ceil((tokens * c.HEADS) / 32), 1],
+});
+
+/** The same for one token. Links a cache, step. */
+export const mlaAttendToken = kernel('mla_attend_token', mlaAttendTokenSource, {
+  binds: ['qa', 'q', 'cache', 'stats', 'parts'],
+  consts: ['HEADS', 'LATENT', 'SHARED', 'NOPE', 'SCALE', 'FIRST', 'SEGMENT', 'SLICES'],
+  grid: (c) => [Math.ceil(c.HEADS / 4), c.SLICES, 1],
 });
 
 /** Vec4s of the latent that a workgroup of mlaMerge takes: few where slices are many, so that these are shared out. */
@@ -389,14 +393,14 @@ export const mlaMerge = kernel('mla_merge', mlaMergeSource, {
   grid: (c, tokens) => [c.HEADS, tokens, Math.ceil(c.LATENT / 4 / c.COLUMNS)],
 });
 
-/** One token: keyUp and append in one call. Segments but the first have mlaAppend. Links `matrixOf(keyUp)`, latentRow, a cache, step, a sum. */
+/** One token: keyUp and append in one call; later segments have mlaAppend. GROUP is a multiple of 4, 4 SUM_LANES at most. Links `matrixOf(keyUp)`, shares, latentRow, a cache, step, a sum. */
 export const mlaToken = kernel('mla_token', mlaTokenSource, {
   binds: ['inputs', 'w', 'qa', 'cache'],
-  consts: ['HEADS', 'LATENT', 'SHARED', 'LATENT_AT', 'EPS', 'FIRST', 'SEGMENT'],
-  grid: (c) => [Math.ceil(c.LATENT / 4) * c.HEADS + 1, 1, 1],
+  consts: ['HEADS', 'LATENT', 'SHARED', 'LATENT_AT', 'EPS', 'FIRST', 'SEGMENT', 'GROUP'],
+  grid: (c) => [Math.ceil(c.LATENT / c.GROUP) * c.HEADS + 1, 1, 1],
 });
 
-/** One token: as mlaMerge, then the product with valueUp. GROUP is a multiple of 4. Links `matrixOf(valueUp)`, slices, a sum. */
+/** One token: as mlaMerge, then the product with valueUp. GROUP as of mlaToken. Links `matrixOf(valueUp)`, slices, shares, a sum. */
 export const mlaValue = kernel('mla_value', mlaValueSource, {
   binds: ['o'],
   consts: ['HEADS', 'VALUES', 'GROUP'],

@@ -7,6 +7,7 @@ import {
   mergeColumns,
   mlaMerge,
   outer,
+  shares,
   slices as slicesLibrary,
   step,
 } from '../../workers/kernels.ts';
@@ -120,26 +121,30 @@ export async function checkMlaAppend(
 
 // ---------------------------------------------------------------------------------------------- attend
 
-export interface AttendCase extends MlaShape {
-  T: number;
+export interface OneTokenCase extends MlaShape {
   position: number;
   segment: number;
   slices: number;
-  queries: number;
-  /** Of a tile; as many as there may be where it is not said. */
-  rows?: number;
   cache: CacheKind;
   /** Size of the queries: large ones make the softmax sharp. */
   size: number;
+}
+
+export interface AttendCase extends OneTokenCase {
+  T: number;
 }
 
 /**
  * All segments of a cache one after another, then the merge: context [T, H, L] against the oracle's.
  * Rows after the last position are NaN: reading one shows.
  */
-export async function checkMlaAttend(
-  kernel: typeof kernels.mlaAttend,
-  c: AttendCase,
+async function checkAttention(
+  c: OneTokenCase & { T: number },
+  attend: (
+    sizes: Sizes,
+    buffers: Buffers,
+    libraries: Library[],
+  ) => Promise<Record<string, Float32Array<ArrayBuffer>>>,
 ): Promise<number> {
   const { H, K, R, L, T } = c;
   const width = L + R;
@@ -157,26 +162,12 @@ export async function checkMlaAttend(
   for (let first = 0; first < seen; first += c.segment) {
     const segment = new Float32Array(c.segment * width).fill(NaN);
     segment.set(cache.subarray(first * width, (first + c.segment) * width));
-    const out = await dispatch({
-      kernel,
-      libraries: [CACHES[c.cache], outer, step],
-      consts: {
-        HEADS: H,
-        LATENT: L,
-        SHARED: R,
-        NOPE: K,
-        SCALE: scale,
-        FIRST: first,
-        SEGMENT: c.segment,
-        SLICES: c.slices,
-        QUERIES: c.queries,
-        ROWS: c.rows ?? 2048 / c.queries,
-      },
-      inputs: { qa, q, cache: pack(c.cache, segment), stats, parts },
-      outputs: {},
-      tokens: T,
-      position: c.position,
-    });
+    const sizes = {
+      ...{ HEADS: H, LATENT: L, SHARED: R, NOPE: K, SCALE: scale },
+      ...{ FIRST: first, SEGMENT: c.segment, SLICES: c.slices },
+    };
+    const buffers = { qa, q, cache: pack(c.cache, segment), stats, parts };
+    const out = await attend(sizes, buffers, [CACHES[c.cache], step]);
     stats = out.stats!;
     parts = out.parts!;
   }
@@ -191,6 +182,39 @@ export async function checkMlaAttend(
   const sizes = { T, H, K, R, L, V: 0 };
   const expected = mergeSlices(sizes, [attendSlice(sizes, queries, cache, 0, seen)]);
   return rms(merged.context!, expected);
+}
+
+type Sizes = Record<
+  'HEADS' | 'LATENT' | 'SHARED' | 'NOPE' | 'SCALE' | 'FIRST' | 'SEGMENT' | 'SLICES',
+  number
+>;
+type Buffers = Record<'qa' | 'q' | 'cache' | 'stats' | 'parts', Float32Array | Uint32Array>;
+
+export async function checkMlaAttend(
+  kernel: typeof kernels.mlaAttend,
+  c: AttendCase,
+): Promise<number> {
+  return checkAttention(c, (consts, inputs, libraries) =>
+    dispatch({
+      kernel,
+      libraries: [...libraries, outer],
+      consts,
+      inputs,
+      outputs: {},
+      tokens: c.T,
+      position: c.position,
+    }),
+  );
+}
+
+/** The same of one token. */
+export async function checkMlaAttendToken(
+  kernel: typeof kernels.mlaAttendToken,
+  c: OneTokenCase,
+): Promise<number> {
+  return checkAttention({ ...c, T: 1 }, (consts, inputs, libraries) =>
+    dispatch({ kernel, libraries, consts, inputs, outputs: {}, tokens: 1, position: c.position }),
+  );
 }
 
 // ----------------------------------------------------------------------------------------------- merge
@@ -250,6 +274,7 @@ export function slicesOf({ H, L, T, slices, empty }: SliceCase & { T: number }) 
 // -------------------------------------------------------------------------------------------- one token
 
 export interface MlaTokenCase extends MlaShape {
+  group: number;
   format: TensorType;
   position: number;
   first: number;
@@ -274,10 +299,10 @@ export async function checkMlaToken(
   const before = rounded(c.cache, randomValues(3, c.segment * (L + R)));
   const out = await dispatch({
     kernel,
-    libraries: [W.library, c.sum.library, step, append, CACHES[c.cache]],
+    libraries: [W.library, c.sum.library, shares, step, append, CACHES[c.cache]],
     consts: {
       ...{ HEADS: H, LATENT: L, SHARED: R, LATENT_AT, EPS: c.eps },
-      ...{ FIRST: c.first, SEGMENT: c.segment },
+      ...{ FIRST: c.first, SEGMENT: c.segment, GROUP: c.group },
     },
     libraryConsts: { COLS: K, SUM_LANES: c.sum.lanes },
     inputs: { ...W.inputs, inputs, w, cache: pack(c.cache, before) },
@@ -313,7 +338,7 @@ export async function checkMlaValue(
   const W = randomMatrix(c.format, 4, H * V, L);
   const { o } = await dispatch({
     kernel,
-    libraries: [W.library, c.sum.library, slices],
+    libraries: [W.library, c.sum.library, slices, shares],
     consts: { HEADS: H, VALUES: V, GROUP: c.group },
     libraryConsts: { COLS: L, SLICES, SUM_LANES: c.sum.lanes },
     inputs: { ...W.inputs, stats, parts },

@@ -6,7 +6,7 @@ import { checkMlaToken, type MlaTokenCase } from './mla.ts';
 import { FORMATS } from './matrices.ts';
 
 const plain: MlaTokenCase = {
-  ...{ H: 3, K: 32, R: 16, L: 64, format: 'F32' },
+  ...{ H: 3, K: 32, R: 16, L: 64, group: 16, format: 'F32' },
   ...{ position: 5, first: 0, segment: 9, cache: 'f32', sum: TREE_64, eps: 1e-5, size: 1 },
 };
 
@@ -16,7 +16,7 @@ async function expectClose(c: MlaTokenCase, name: string, most = 1e-6): Promise<
 
 test('mla_token: every sum library and number of lanes', async () => {
   for (const library of await sums()) {
-    for (const lanes of [4, 16, 64]) {
+    for (const lanes of [4, 16, 64, 128]) {
       await expectClose({ ...plain, sum: { library, lanes } }, `${library.name} ${lanes}`);
     }
   }
@@ -24,7 +24,10 @@ test('mla_token: every sum library and number of lanes', async () => {
 
 test.each(FORMATS)('mla_token: keys in %s', async (format) => {
   await expectClose({ ...plain, format }, format);
-  await expectClose({ ...plain, H: 4, K: 128, R: 64, L: 512, format }, 'a large model’s heads');
+  await expectClose(
+    { ...plain, H: 4, K: 128, R: 64, L: 512, group: 64, format },
+    'a large model’s heads',
+  );
 });
 
 test('mla_token: a position before, in and after a segment far into the conversation', async () => {
@@ -36,5 +39,5 @@ test('mla_token: a position before, in and after a segment far into the conversa
 test('mla_token: latents so small that eps speaks, a cache of f16, an odd shape', async () => {
   await expectClose({ ...plain, size: 1e-3 }, 'small');
   await expectClose({ ...plain, cache: 'f16' }, 'f16', 5e-4);
-  await expectClose({ ...plain, H: 1, K: 32, R: 4, L: 20 }, 'odd');
+  await expectClose({ ...plain, H: 1, K: 32, R: 4, L: 20, group: 8 }, 'odd');
 });

@@ -220,8 +220,10 @@ function testTheBorder(opened: () => Opened): void {
     expect(plans.shortRows).toBe(border);
     const names = (phase: 'decode' | 'shortDecode') =>
       plans[phase].calls.map((call) => ('program' in call ? call.program.name : 'copy'));
-    expect(names('decode')).toContain('mla_attend');
-    expect(names('shortDecode')).toEqual(names('decode').filter((name) => name !== 'mla_attend'));
+    expect(names('decode')).toContain('mla_attend_token');
+    expect(names('shortDecode')).toEqual(
+      names('decode').filter((name) => name !== 'mla_attend_token'),
+    );
     expect(opened().model.calls('decode')).toEqual(names('shortDecode'));
   });
 
