@@ -38,6 +38,9 @@ export interface Sight {
   read(site: Site, layer: number): Promise<ArrayBuffer>;
 }
 
+/** Rows of a history's first segment. */
+const FIRST_ROWS = 2048;
+
 /** What one KDA layer read and wrote at every token so far: rows of [q | k | v | g | u | beta], see measures.ts. */
 export class History {
   readonly layer: number;
@@ -54,7 +57,8 @@ export class History {
     this.layer = layer;
     this.words = K.historyWords(sizes);
     this.#heads = sizes.H;
-    this.#cuts = segmentsFor(contextLimit, 4 * this.words, gpu.report.maxBindingBytes);
+    const { maxBindingBytes } = gpu.report;
+    this.#cuts = segmentsFor(contextLimit, 4 * this.words, maxBindingBytes, FIRST_ROWS);
   }
 
   get bytes(): number {

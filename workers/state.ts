@@ -62,17 +62,23 @@ export interface RowBlock {
   readonly layers: readonly Uint32Array<ArrayBuffer>[];
 }
 
-const FIRST_SEGMENT_ROWS = 2048;
+/** Bytes that the first segment of a latent cache may take: one token's attention makes a call for each segment. */
+const FIRST_SEGMENT_BYTES = 8 * 1024 * 1024;
+
+/** Rows of the first segment, a power of two; whoever knows that more will be used says so. */
+function firstRowsFor(rowBytes: number): number {
+  return 2 ** Math.floor(Math.log2(FIRST_SEGMENT_BYTES / rowBytes));
+}
 
 /**
- * How the latent cache of `contextLimit` tokens is cut: the first segment is small unless `firstRows` says that more will be
- * used, each further one doubles what is there, none passes what can be bound. Growing adds a segment and never copies.
+ * How rows for `contextLimit` tokens are cut: the first segment has `firstRows`, each further one doubles what is there, none
+ * passes what can be bound. Growing adds a segment and never copies.
  */
 export function segmentsFor(
   contextLimit: number,
   rowBytes: number,
   bindingBytes: number,
-  firstRows = FIRST_SEGMENT_ROWS,
+  firstRows: number,
 ): Segment[] {
   const most = Math.floor(bindingBytes / rowBytes);
   const segments: Segment[] = [];
@@ -82,6 +88,10 @@ export function segmentsFor(
     first += rows;
   }
   return segments;
+}
+
+function latentRowBytes({ mla }: ModelConfig, numbers: CacheNumbers): number {
+  return (mla.latent + mla.sharedKey) * (numbers === 'f16' ? 2 : 4);
 }
 
 /** The state of one conversation. `position` = tokens it has taken in. */
@@ -104,10 +114,10 @@ export class State {
     config: ModelConfig,
     contextLimit: number,
     numbers: CacheNumbers,
-    firstRows = FIRST_SEGMENT_ROWS,
+    firstRows = firstRowsFor(latentRowBytes(config, numbers)),
   ) {
     this.#gpu = gpu;
-    this.rowWords = (config.mla.latent + config.mla.sharedKey) / (numbers === 'f16' ? 2 : 1);
+    this.rowWords = latentRowBytes(config, numbers) / 4;
     const { maxBindingBytes } = gpu.report;
     this.segments = segmentsFor(contextLimit, 4 * this.rowWords, maxBindingBytes, firstRows);
     const { heads: H } = config;
