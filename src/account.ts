@@ -41,7 +41,7 @@ export function accountOf(
   const shown = ids.slice(0, writing.begunTokens + writing.tokens);
   const turn = { role: 'assistant' as const, content: writing.text, ids: shown };
   const failure = {
-    name: 'Refused' as const,
+    name: 'Interrupted' as const,
     message: 'The page was left while this was written.',
   };
   const origin = { kind: 'failed' as const, failure };

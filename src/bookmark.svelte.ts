@@ -2,6 +2,7 @@
  * The conversation over a reload of the page: the engine's worker stores the page's account of it beside the state. One
  * tab of a site does this, the first that is open; others would write over it.
  */
+import { untrack } from 'svelte';
 import type { BookmarkApi } from '../workers/protocol.ts';
 import { type Account, readAccount, writeAccount } from './account.ts';
 
@@ -16,6 +17,8 @@ export class Bookmark {
   /** What is to be said about it; '' while all is well. */
   note = $state.raw('');
   readonly #api: () => BookmarkApi | null;
+  /** What was said of the state that an engine took up. */
+  #ofState = '';
   #mine = false;
   #storing: Promise<void> = Promise.resolve();
   #timer = 0;
@@ -53,18 +56,24 @@ export class Bookmark {
     if (!this.#mine) return;
     try {
       await this.#storing;
-      this.note = (await this.#api()?.takeUp())?.note ?? '';
+      this.#ofState = (await this.#api()?.takeUp())?.note ?? '';
     } catch (thrown) {
-      this.note = `The stored memory was not taken up: ${(thrown as Error).message}`;
+      this.#ofState = `The stored memory was not taken up: ${(thrown as Error).message}`;
     }
+    this.note = this.#ofState;
   }
 
-  /** Store whatever `account` gives, whenever it changes; call inside an effect root. */
+  /**
+   * Store whatever `account` gives, whenever it changes; call inside an effect root. What was said of a state is not said
+   * any more once something is written, or nothing of the text is left.
+   */
   follow(account: () => { account: Account; writing: boolean }): void {
     let stored = '';
     let storedMs = -Infinity;
     $effect(() => {
       const { account: present, writing } = account();
+      const { conversation, paper } = present;
+      if (writing || (conversation.nodes.size === 0 && paper.prompt === '')) this.#passOver();
       window.clearTimeout(this.#timer);
       const waitMs = writing ? storedMs + writingMs - performance.now() : settledMs;
       this.#timer = window.setTimeout(
@@ -78,6 +87,10 @@ export class Bookmark {
         Math.max(0, waitMs),
       );
     });
+  }
+
+  #passOver(): void {
+    if (untrack(() => this.note) === this.#ofState) this.note = '';
   }
 
   destroy(): void {

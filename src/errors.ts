@@ -4,9 +4,12 @@
  */
 import type { ErrorName } from '../workers/protocol.ts';
 
-/** A failure as the page keeps it. `Unexpected` stands for every error that is none of ours: a fault in this program. */
+/**
+ * A failure as the page keeps it. `Unexpected` stands for every error that is none of ours, a fault in this program;
+ * `Interrupted` for an answer that the end of its page broke off. Neither is ever thrown.
+ */
 export interface Failure {
-  name: ErrorName | 'Unexpected';
+  name: ErrorName | 'Unexpected' | 'Interrupted';
   message: string;
 }
 
@@ -101,6 +104,11 @@ export const explanations: Record<Failure['name'], Explanation> = {
     advice: 'Wait for the running answer or stop it, then try again.',
     remedy: 'answer',
   },
+  Interrupted: {
+    title: 'This answer was broken off',
+    advice: 'What was written of it is here. Have it written anew, or go on with another message.',
+    remedy: 'answer',
+  },
   Unexpected: {
     title: 'A fault in this program',
     advice: 'This should not happen. Reload the page; please report the message.',
@@ -108,10 +116,12 @@ export const explanations: Record<Failure['name'], Explanation> = {
   },
 };
 
+const neverThrown = new Set<string>(['Unexpected', 'Interrupted']);
+
 /** What is thrown, as the page keeps it. */
 export function toFailure(thrown: unknown): Failure {
   if (!(thrown instanceof Error)) return { name: 'Unexpected', message: String(thrown) };
-  if (thrown.name !== 'Unexpected' && Object.hasOwn(explanations, thrown.name)) {
+  if (Object.hasOwn(explanations, thrown.name) && !neverThrown.has(thrown.name)) {
     return { name: thrown.name as ErrorName, message: thrown.message };
   }
   return { name: 'Unexpected', message: `${thrown.name}: ${thrown.message}` };

@@ -284,8 +284,18 @@ describe('a model of one’s own', () => {
           document.body.dispatchEvent(event);
         }
       }, name);
+    await button('Download only').waitFor();
     await drop('notes.txt');
-    await page.getByText(/notes\.txt is not a \.gguf file/).waitFor();
+    const refusal = page.getByText(/notes\.txt is not a \.gguf file/);
+    await refusal.waitFor();
+    // Dropped anywhere, it is told where it is seen: the panel has gone there.
+    const within = (alert: Element) => {
+      const [told, seen] = [alert, document.querySelector('#panel')!].map((element) =>
+        element.getBoundingClientRect(),
+      );
+      return told!.top >= seen!.top && told!.bottom <= seen!.bottom + 1;
+    };
+    await expect.poll(() => refusal.evaluate(within)).toBe(true);
     await drop('m.gguf');
     await page.getByText('Read from your files, in place.').waitFor();
   });
@@ -522,16 +532,17 @@ describe('without a network', () => {
     await button('Take back').click();
     expect(await answers()).toBe(first);
     expect(asked).toEqual([]);
-    expect(site.requested.slice(before)).toEqual([]);
+    // The browser itself looks whether there is another service worker, at a time of its own choice.
+    const others = (own: string[]) =>
+      site.requested.slice(before).filter((path) => !own.includes(path));
+    expect(others(['/serviceWorker.js'])).toEqual([]);
 
     await page.context().setOffline(true);
     await page.reload();
     await page.getByText(/With the network off, the page and its stored models work/).waitFor();
     expect(await answers()).toBe(first);
-    // The browser itself looks whether there is another service worker, and that one for a newer recording.
-    const own = ['/serviceWorker.js', '/replays/first-visit.json'];
-    const others = site.requested.slice(before).filter((path) => !own.includes(path));
-    expect(others).toEqual([]);
+    // A service worker looks for a newer recording.
+    expect(others(['/serviceWorker.js', '/replays/first-visit.json'])).toEqual([]);
   });
 
   test('what is kept of the page is the page, and no weights', async () => {

@@ -180,6 +180,31 @@ test('a person’s words are not lost: a load that is broken off and a question 
   await page.context().close();
 });
 
+test('frozen with its page, as browsers keep one that is left, a widget goes on where it was when that is come back to', async () => {
+  const { page, inside, faults } = await openArticle();
+  const answer = () =>
+    withWidget(page, async (widget) => {
+      document.title = '';
+      const generation = widget.generate('On a page', { begin: true, maxTokens: 40 });
+      for await (const { text } of generation) document.title += text;
+      const { ids, text } = await generation.outcome;
+      return { ids, text };
+    });
+  const first = answer();
+  await press(inside, 'Run it');
+  const whole = await first;
+  expect(whole.ids).toHaveLength(40);
+  const again = answer();
+  await expect.poll(() => page.title()).not.toBe('');
+  const devtools = await page.context().newCDPSession(page);
+  await devtools.send('Page.setWebLifecycleState', { state: 'frozen' });
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  await devtools.send('Page.setWebLifecycleState', { state: 'active' });
+  expect(await again).toEqual(whole);
+  expect(faults).toEqual([]);
+  await page.context().close();
+});
+
 test('a user who is drawn', async () => {
   const { widgets, articles, hold } = sites;
   const how = { browser, widgets, articles, hold, seed: 52, steps: 5, log: () => {} };

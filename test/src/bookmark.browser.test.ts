@@ -51,7 +51,7 @@ test('an answer under way is stored as far as it is shown, with the ids of just 
   const { conversation } = accountOf({ ...account, writing }, [1, 2, 3, 4, 5]);
   expect(conversation.nodes.get(answered.id)).toMatchObject({
     turn: { content: 'Me a', ids: [1, 2, 3] },
-    origin: { kind: 'failed', failure: { name: 'Refused' } },
+    origin: { kind: 'failed', failure: { name: 'Interrupted' } },
   });
   // One that has not begun has no place: the question can be answered.
   const waiting = { ...writing, phase: 'waiting', text: '', tokens: 0, begunTokens: 0 };

@@ -26,7 +26,7 @@ test('any other is a fault, and keeps its words', () => {
   });
   expect(toFailure('thrown text')).toEqual({ name: 'Unexpected', message: 'thrown text' });
   // Names that an object has without being asked, and the page's own, are no names of ours.
-  for (const name of ['constructor', 'toString', 'Unexpected']) {
+  for (const name of ['constructor', 'toString', 'Unexpected', 'Interrupted']) {
     expect(toFailure(Object.assign(new Error(''), { name })).name).toBe('Unexpected');
   }
 });

@@ -3,6 +3,9 @@ import { flushSync, mount, unmount, type ComponentProps } from 'svelte';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { page, userEvent } from 'vitest/browser';
 import App from '../../src/App.svelte';
+import { writeAccount } from '../../src/account.ts';
+import { addTurn, emptyConversation } from '../../src/conversation.ts';
+import { blankPaper } from '../../src/paper.ts';
 import { packRecording, type RecordedAnswer } from '../../src/replay.ts';
 import '../../src/style.css';
 import type { Inquiry } from '../../workers/protocol.ts';
@@ -314,6 +317,25 @@ test('an answer that is stopped before its first word says so, and tells no time
   expect(answers.last().element().textContent).not.toMatch(/first after/);
 });
 
+test('what was said of a stored memory is said until something is written', async () => {
+  const question = { role: 'user' as const, content: 'Who are you?' };
+  const { tree } = addTurn(emptyConversation, null, question, { kind: 'person' });
+  const model = 'https://host/models/palimpsest-150m/';
+  ScriptedClient.account = writeAccount({ model, conversation: tree, paper: blankPaper });
+  const client = new ScriptedClient();
+  const note = 'The stored memory is of another model.';
+  client.bookmark.takeUp = () => Promise.resolve({ tokens: 0, branch: null, note });
+  open(() => client);
+  await expect.element(page.getByText('Who are you?')).toBeVisible();
+  await message.fill('And?');
+  client.loads[0]!.resolve(loaded);
+  await expect.element(page.getByText(note)).toBeVisible();
+  await userEvent.keyboard('{Enter}');
+  await vi.waitFor(() => expect(client.generations).toHaveLength(1));
+  client.generations[0]!.write('Me');
+  await expect.poll(() => page.getByText(note).elements()).toHaveLength(0);
+});
+
 test('what is told late of a recording that was ended is not shown', async () => {
   const { tells } = await openTold();
   tells[0]!(0, 1, 2);
@@ -374,6 +396,31 @@ describe('a first visit', () => {
     await expect.poll(() => inkAt(1)).toBeCloseTo(fakeInk(1, 5), 2);
   });
 
+  test('what the reader has of their own takes its place, and it comes back only where it is asked for', async () => {
+    const question = { role: 'user' as const, content: 'Who are you?' };
+    const { tree } = addTurn(emptyConversation, null, question, { kind: 'person' });
+    const model = 'https://host/models/palimpsest-150m/';
+    ScriptedClient.account = writeAccount({ model, conversation: tree, paper: blankPaper });
+    open(() => new ScriptedClient());
+    await expect.element(page.getByText('Who are you?')).toBeVisible();
+    const replayed = page.getByText('of a recording');
+    await expect.poll(() => replayed.elements()).toHaveLength(0);
+    await page.getByRole('button', { name: 'Play the first-visit recording' }).click();
+    await expect.element(replayed).toBeVisible();
+    await page.getByRole('button', { name: 'Raw text' }).click();
+    await expect.poll(() => replayed.elements()).toHaveLength(0);
+  });
+
+  test('what it does not hold is drawn neither as kept nor as faded, and that is said', async () => {
+    open(() => new ScriptedClient());
+    await expect.poll(() => inkAt(1)).toBeCloseTo(fakeInk(1, 5), 2);
+    expect(document.querySelectorAll('.ink.unknown')).toHaveLength(0);
+    await page.getByRole('combobox', { name: 'head' }).selectOptions('0');
+    await expect.element(page.getByText(/written.* This is not in the recording/)).toBeVisible();
+    await expect.element(page.getByText('still in memory: not known')).toBeVisible();
+    expect(document.querySelectorAll('.ink.unknown')).toHaveLength(2);
+  });
+
   test('a text that was left for a recording has all its ink when it is looked at again', async () => {
     open();
     await ask();
@@ -401,6 +448,10 @@ describe('a first visit', () => {
     await page.getByRole('button', { name: 'Ask it yourself' }).click();
     expect(client.loads).toHaveLength(1);
     await expect.element(message).toHaveFocus();
+    // Why nothing arrives is said where the reader waits.
+    const note = 'No answer; trying again in 2 s';
+    client.loads[0]!.report({ phase: 'download', doneBytes: 0, totalBytes: 9, note });
+    await expect.element(page.getByText(note)).toBeVisible();
   });
 
   test.each(['light', 'dark'])('axe finds nothing serious, %s', async (theme) => {

@@ -281,7 +281,9 @@ describe('failures', () => {
 
   test('a software adapter is no failure, but told', async () => {
     await open('https://host/?model=models/software/');
-    await ask('one');
+    await message.fill('one');
+    await expect.element(page.getByText(/on your own processor/)).toBeVisible();
+    await userEvent.keyboard('{Enter}');
     await answered('You said: one');
     await expect.element(page.getByText(/No GPU was found/)).toBeVisible();
   });
@@ -357,6 +359,7 @@ describe('the look', () => {
     await ask(`one ${'longwordwithoutanyspaces'.repeat(8)}`);
     await answered('You said: one');
     expect(document.documentElement.scrollWidth).toBeLessThanOrEqual(width);
+    expect(document.documentElement.scrollHeight).toBe(780);
     await expect.element(message).toBeInViewport();
     await expect.element(send).toBeInViewport();
   });
