@@ -206,8 +206,10 @@ export class Library {
     let destination: Destination;
     try {
       destination = await choose();
-    } catch {
-      return; // the person changed their mind
+    } catch (thrown) {
+      // That is what a picker says that was closed: the person changed their mind.
+      if ((thrown as Error).name === 'AbortError') return;
+      return this.#tell(model, { kind: 'failed', failure: toFailure(thrown) });
     }
     await this.#try(model, async () => {
       const files = await saveModel(

@@ -58,6 +58,8 @@ export class Memory {
   recordedBytes = $state.raw(0);
   /** Why nothing more is recorded; '' while all is well. */
   refusal = $state.raw('');
+  /** Why the branch that was chosen last is not the present one; '' where it is. */
+  branchRefusal = $state.raw('');
 
   // ------------------------------------------------------------------------------------- selection
   layer = $state(0);
@@ -166,7 +168,7 @@ export class Memory {
     this.head = 'median';
     this.branch = 0;
     this.live = false;
-    this.refusal = '';
+    this.refusal = this.branchRefusal = '';
   }
 
   /** All that a recording told, and what of it is still on its way. */
@@ -506,13 +508,19 @@ export class Memory {
     return branch;
   }
 
-  /** Make a branch the present one. Fails as MemoryApi.select. */
-  async select(branch: number): Promise<void> {
+  /** Make a branch the present one. Answers whether it is. */
+  async select(branch: number): Promise<boolean> {
     const api = this.#api;
-    if (!api) return;
+    if (!api) return false;
     this.#left.set(this.branch, this.records);
-    await api.select(branch);
-    await this.#reread(api, branch);
+    this.branchRefusal = '';
+    try {
+      await api.select(branch);
+      await this.#reread(api, branch);
+    } catch (thrown) {
+      if (api === this.#api) this.branchRefusal = toFailure(thrown).message;
+    }
+    return branch === this.branch;
   }
 
   /**

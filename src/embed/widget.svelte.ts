@@ -361,7 +361,9 @@ export class Widget {
       this.#restored = null;
       this.draft = this.wishes.prompt;
       this.#personWrote = false;
-      await (this.#client ?? this.#speaker)?.reset();
+      await (this.#client ?? this.#speaker)
+        ?.reset()
+        .catch((thrown) => this.#fail(toFailure(thrown)));
     });
   }
 

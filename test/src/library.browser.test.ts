@@ -136,6 +136,18 @@ describe('what becomes of a download', () => {
     });
   });
 
+  test('a place for an export that the browser refuses is told; one that the person did not choose is not', async () => {
+    const library = new Library(scripted({}), () => false);
+    const refusing = (name: string) => () => Promise.reject(new DOMException('not here', name));
+    await library.exportFiles(model, refusing('AbortError'));
+    expect(library.work(model)).toBeNull();
+    await library.exportFiles(model, refusing('SecurityError'));
+    expect(library.work(model)).toMatchObject({
+      kind: 'failed',
+      failure: { message: 'SecurityError: not here' },
+    });
+  });
+
   test('verifying tells how far it is, then what it found; a late report changes nothing', async () => {
     let late: (done: number, total: number) => void = () => {};
     const library = new Library(

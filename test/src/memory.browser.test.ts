@@ -8,7 +8,7 @@ import { addTurn, emptyConversation } from '../../src/conversation.ts';
 import { blankPaper } from '../../src/paper.ts';
 import { packRecording, type RecordedAnswer } from '../../src/replay.ts';
 import '../../src/style.css';
-import type { Inquiry } from '../../workers/protocol.ts';
+import { PalimpsestError, type Branch, type Inquiry } from '../../workers/protocol.ts';
 import { startFakeClient, startFakeWeights } from './fakeClient.ts';
 import { fakeAnswer, fakeLists, fakeRecall, fakeRecord } from './fakeMemory.ts';
 import { loaded, ScriptedClient } from './scriptedClient.ts';
@@ -209,6 +209,15 @@ describe('the instruments', () => {
     const svg = await saved!.text();
     expect(svg.match(/<rect/g)!.length).toBeGreaterThanOrEqual(6);
   });
+
+  test('a picture that the browser does not draw is refused with what to take instead', async () => {
+    open();
+    await ask();
+    vi.spyOn(OffscreenCanvas.prototype, 'convertToBlob').mockRejectedValue(new Error('too large'));
+    const files = page.getByRole('group', { name: 'Save palimpsest' });
+    await files.getByRole('button', { name: 'PNG' }).click();
+    await expect.element(files.getByRole('alert')).toHaveTextContent('take the SVG');
+  });
 });
 
 describe('going on differently', () => {
@@ -279,8 +288,9 @@ test('a conversation that begins anew has none of the branches of the last one',
 });
 
 /** A page with a model loaded and "one" asked; each recording of it is told records by hand, by their positions. */
-async function openTold() {
+async function openTold(branches: Branch[] = []) {
   const client = new ScriptedClient();
+  client.memory.branches = () => Promise.resolve(branches);
   const tells: ((...positions: number[]) => void)[] = [];
   client.memory.watch = (watch, onFrame) => {
     const told = (position: number) => fakeRecord(loaded.model, position, `word${position} `);
@@ -295,6 +305,30 @@ async function openTold() {
   await expect.poll(() => tells).toHaveLength(1);
   return { client, tells };
 }
+
+test('no branch is chosen while an answer is written; one that cannot be had says why', async () => {
+  const branches = [0, 1].map((id) => ({
+    id,
+    parent: null,
+    forkedAt: 0,
+    ids: [],
+    interventions: [],
+  }));
+  const { client, tells } = await openTold(branches);
+  const why = 'Another tab writes. Wait for it.';
+  client.memory.select = () => Promise.reject(new PalimpsestError('Refused', why));
+  tells[0]!(0, 1, 2);
+  await card('Change the memory').click();
+  const other = page.getByRole('button', { name: 'branch 1' });
+  await expect.element(other).toBeDisabled();
+  client.generations[0]!.end();
+  await other.click();
+  await expect.element(page.getByText(why)).toBeVisible();
+  client.memory.select = () => Promise.resolve();
+  await other.click();
+  await expect.element(other).toHaveAttribute('aria-pressed', 'true');
+  expect(page.getByText(why).elements()).toHaveLength(0);
+});
 
 test('a conversation that begins anew shows nothing of the last one, however late that is forgotten', async () => {
   const { client, tells } = await openTold();

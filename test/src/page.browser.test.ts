@@ -1,5 +1,5 @@
 import { flushSync, mount, unmount } from 'svelte';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { page, userEvent } from 'vitest/browser';
 import App from '../../src/App.svelte';
 import '../../src/style.css';
@@ -232,6 +232,32 @@ describe('the settings', () => {
       .toBeVisible();
     await expect.element(answers.last()).toHaveTextContent('2 tokens');
     await expect.element(seed).toHaveValue(Number(drawn));
+  });
+});
+
+describe('copying an answer', () => {
+  const copy = page.getByRole('button', { name: 'Copy', exact: true });
+  afterEach(() => vi.restoreAllMocks());
+
+  test('says that it is done', async () => {
+    const write = vi.spyOn(navigator.clipboard, 'writeText').mockResolvedValue();
+    await open();
+    await ask('one');
+    await answered('You said: one');
+    await copy.click();
+    await expect.element(page.getByRole('button', { name: 'Copied' })).toBeVisible();
+    expect(write).toHaveBeenCalledWith('You said: one');
+  });
+
+  test.each([true, false])('where the browser refuses it is selected, ink: %s', async (inked) => {
+    localStorage.setItem('palimpsest.inked', JSON.stringify(inked));
+    vi.spyOn(navigator.clipboard, 'writeText').mockRejectedValue(new Error('no permission'));
+    await open();
+    await ask('one');
+    await answered('You said: one');
+    await copy.click();
+    await expect.element(page.getByRole('alert')).toHaveTextContent('press Ctrl C or ⌘ C');
+    expect(getSelection()!.toString().trim()).toBe('You said: one');
   });
 });
 
