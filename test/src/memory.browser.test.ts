@@ -445,6 +445,13 @@ describe('a first visit', () => {
     await expect.poll(() => replayed.elements()).toHaveLength(0);
   });
 
+  test('no change can be planned in it, and that is said', async () => {
+    localStorage.setItem('palimpsest.opened', JSON.stringify(['change']));
+    open(() => new ScriptedClient());
+    await expect.element(page.getByText('A recording cannot be changed.')).toBeVisible();
+    await expect.element(page.getByRole('button', { name: 'Add', exact: true })).toBeDisabled();
+  });
+
   test('what it does not hold is drawn neither as kept nor as faded, and that is said', async () => {
     open(() => new ScriptedClient());
     await expect.poll(() => inkAt(1)).toBeCloseTo(fakeInk(1, 5), 2);
