@@ -6,7 +6,8 @@
 import type { Sampling } from '../workers/protocol.ts';
 import type { TurnNode } from './conversation.ts';
 import { shownCompletion, type Paper } from './paper.ts';
-import { clampSeed, greedy, ranges, readSampling, type NumberSetting } from './sampling.ts';
+import { clamp, clampSeed, greedy, ranges, readSampling, type NumberSetting } from './sampling.ts';
+import { instruments } from './views/instruments.ts';
 
 export interface Link {
   /** Absolute URL; '' for the page's own choice. */
@@ -26,32 +27,81 @@ export interface Link {
 const mostPrompts = 64;
 const mostLength = 20_000;
 
-/** The link in a fragment ("#..."); null where it asks for no replay. `page` is the page's own address. */
-export function readLink(hash: string, page: URL): Link | null {
-  const asked = new URLSearchParams(hash.slice(1));
-  const prompts = asked.getAll('prompt').filter((prompt) => prompt.trim() !== '');
+const settings = Object.keys(ranges) as NumberSetting[];
+
+/** All that may stand in a fragment, and how it is written. */
+const forms = new Map<string, RegExp>([
+  ...['prompt', 'text'].map((name) => [name, /\S/] as const),
+  ...['model', 'system', 'stop'].map((name) => [name, /./s] as const),
+  ['seed', /^\d{1,10}(,\d{1,10})*$/],
+  ['tokens', /^[0-9a-f]{8}$/],
+  ...settings.map((setting) => [setting, /^-?\d*\.?\d+(e-?\d+)?$/] as const),
+  ...['layer', 'branch'].map((name) => [name, /^\d+$/] as const),
+  ['head', /^(\d+|median)$/],
+  ['token', /^(\d+|newest)$/],
+  ['view', new RegExp(`^((${instruments.join('|')})(,|$))+$`)],
+]);
+
+/**
+ * The link in a fragment ("#..."), null where it asks for no replay, or not for a whole one; and what stands in the
+ * fragment but makes no sense, in words: that is left out, and all else holds. `page` is the page's own address.
+ */
+export function readLink(hash: string, page: URL): { link: Link | null; leftOut: string[] } {
+  const asked = new URLSearchParams();
+  const leftOut: string[] = [];
+  /** Without one of its prompts a conversation would be another one. */
+  let whole = true;
+  for (const [name, value] of new URLSearchParams(hash.slice(1))) {
+    // What was no UTF-8 is read as this character: the address was cut, or recoded on its way.
+    const sound = forms.get(name)?.test(value) && !value.includes('\ufffd');
+    if (sound) asked.append(name, value);
+    else if (value !== '' || !forms.has(name)) {
+      leftOut.push(said(name, value));
+      whole &&= name !== 'prompt' && name !== 'text';
+    }
+  }
+  const prompts = asked.getAll('prompt');
   const text = asked.get('text') ?? '';
-  const size = [...prompts, text].join('').length;
-  if ((prompts.length === 0 && text === '') || prompts.length > mostPrompts || size > mostLength) {
-    return null;
+  const length = [...prompts, text].join('').length;
+  if (prompts.length > mostPrompts || length > mostLength) {
+    leftOut.push(
+      prompts.length > mostPrompts
+        ? `its ${prompts.length} prompts, of which ${mostPrompts} are the most`
+        : `its prompt of ${length} characters, of which ${mostLength} are the most`,
+    );
+    whole = false;
+  } else if (prompts.length > 0 && text !== '') {
+    leftOut.push(said('text', text));
   }
   const numbers: Record<string, unknown> = { stop: asked.getAll('stop') };
-  for (const setting of Object.keys(ranges)) {
+  for (const setting of settings) {
     const value = asked.get(setting);
-    if (value !== null && value !== '') numbers[setting] = Number(value);
+    if (value === null) continue;
+    numbers[setting] = Number(value);
+    const taken = clamp(setting, Number(value));
+    if (taken !== Number(value)) leftOut.push(`${said(setting, value)}, ${taken} in its place`);
   }
-  const seeds = (asked.get('seed') ?? '').split(',').map((seed) => clampSeed(Number(seed || 1)));
-  const named = asked.get('model') ?? '';
-  const model = named !== '' && URL.canParse(named, page) ? new URL(named, page) : null;
-  return {
-    model: model && /^https?:$/.test(model.protocol) ? model.href : '',
+  const seeds = (asked.get('seed') ?? '1').split(',').map((seed) => clampSeed(Number(seed)));
+  const named = asked.get('model');
+  const model = named !== null && URL.canParse(named, page) ? new URL(named, page) : null;
+  const usable = model !== null && /^https?:$/.test(model.protocol);
+  if (named !== null && !usable) leftOut.push(said('model', named));
+  if (!whole || (prompts.length === 0 && text === '')) return { link: null, leftOut };
+  const link = {
+    model: usable ? model.href : '',
     prompts,
     text: prompts.length > 0 ? '' : text,
     system: asked.get('system') ?? '',
     sampling: readSampling({ ...greedy, ...numbers, seed: seeds[0] }),
     seeds: Array.from({ length: Math.max(1, prompts.length) }, (_, at) => seeds[at] ?? seeds[0]!),
-    check: /^[0-9a-f]{8}$/.test(asked.get('tokens') ?? '') ? asked.get('tokens')! : '',
+    check: asked.get('tokens') ?? '',
   };
+  return { link, leftOut };
+}
+
+function said(name: string, value: string): string {
+  const quoted = (text: string) => `“${text.length > 40 ? `${text.slice(0, 39)}…` : text}”`;
+  return value === '' ? quoted(name) : `${name} ${quoted(value)}`;
 }
 
 /**
@@ -64,7 +114,7 @@ export function writeLink(link: Link, look: Record<string, string>, page: URL): 
   for (const prompt of link.prompts) asked.append('prompt', prompt);
   if (link.text) asked.set('text', link.text);
   if (link.system) asked.set('system', link.system);
-  for (const setting of Object.keys(ranges) as NumberSetting[]) {
+  for (const setting of settings) {
     if (link.sampling[setting] !== greedy[setting]) {
       asked.set(setting, String(link.sampling[setting]));
     }
@@ -133,9 +183,9 @@ export function linkOfSheet(paper: Paper, model: string): Link | null {
 }
 
 function sameButSeed(one: Sampling, other: Sampling): boolean {
-  const keys = Object.keys(ranges) as NumberSetting[];
   return (
-    keys.every((key) => one[key] === other[key]) && one.stop.join('\0') === other.stop.join('\0')
+    settings.every((key) => one[key] === other[key]) &&
+    one.stop.join('\0') === other.stop.join('\0')
   );
 }
 

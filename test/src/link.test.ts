@@ -18,10 +18,10 @@ const link: Link = {
 
 test('what is written is read again, in whatever folder the page lies', () => {
   const hash = writeLink(link, look, page);
-  expect(readLink(hash, page)).toEqual(link);
+  expect(readLink(hash, page)).toEqual({ link, leftOut: [] });
   expect(hash).toContain('model=models%2Ftiny%2F');
   const elsewhere = readLink(hash, new URL('https://other/'));
-  expect(elsewhere?.model).toBe('https://other/models/tiny/');
+  expect(elsewhere.link?.model).toBe('https://other/models/tiny/');
   const asked = new URLSearchParams(hash.slice(1));
   expect([asked.get('layer'), asked.get('view')]).toEqual(['3', 'gates']);
 });
@@ -31,26 +31,54 @@ test('settings as they begin are left out, and the seed where nothing is drawn',
   expect(writeLink(plain, {}, page)).toBe('#model=models%2Ftiny%2F&prompt=Hi');
 });
 
-describe('what makes no sense', () => {
-  test.each(['', '#', '#layer=3&head=1', '#prompt=', '#prompt=%20'])('%s is no link', (hash) => {
-    expect(readLink(hash, page)).toBeNull();
+test.each(['', '#', '#layer=3&head=median&token=newest&branch=0&view=', '#prompt='])(
+  '%s is no link, and nothing is wrong with it',
+  (hash) => {
+    expect(readLink(hash, page)).toEqual({ link: null, leftOut: [] });
+  },
+);
+
+describe('what makes no sense is left out, and told', () => {
+  test.each([
+    ['#section-2', '“section-2”'],
+    ['#prompt=%20', 'prompt “ ”'],
+    ['#prompt=What%20is%20%E0%A4', 'prompt “What is \ufffd”'],
+    [
+      `#prompt=${'a'.repeat(20_001)}`,
+      'its prompt of 20001 characters, of which 20000 are the most',
+    ],
+    [`#${'prompt=a&'.repeat(65)}`, 'its 65 prompts, of which 64 are the most'],
+    ['#layer=x&view=gates', 'layer “x”'],
+    ['#view=gates,foo', 'view “gates,foo”'],
+  ])('%.40s asks for nothing', (hash, told) => {
+    expect(readLink(hash, page)).toEqual({ link: null, leftOut: [told] });
   });
 
-  test('more than a link may hold is no link', () => {
-    expect(readLink(`#prompt=${'a'.repeat(20_001)}`, page)).toBeNull();
-    expect(readLink(`#${'prompt=a&'.repeat(65)}`, page)).toBeNull();
+  test('one prompt of two: the replay would be another one', () => {
+    expect(readLink('#prompt=a&prompt=%FF', page).link).toBeNull();
   });
 
   test('settings out of range are held in it, and others take their default', () => {
-    const read = readLink('#prompt=a&temperature=99&topK=x&maxTokens=-1&seed=-3&tokens=zz', page)!;
-    expect(read.sampling).toMatchObject({ temperature: 2, topK: 0, maxTokens: 1, seed: 0 });
-    expect(read.check).toBe('');
+    const hash = '#prompt=a&temperature=99&topK=x&maxTokens=-1&seed=-3&tokens=zz&colour=red';
+    const { link, leftOut } = readLink(hash, page);
+    expect(link!.sampling).toMatchObject({ temperature: 2, topK: 0, maxTokens: 1, seed: 1 });
+    expect(link!.check).toBe('');
+    expect(leftOut.sort()).toEqual([
+      'colour “red”',
+      'maxTokens “-1”, 1 in its place',
+      'seed “-3”',
+      'temperature “99”, 2 in its place',
+      'tokens “zz”',
+      'topK “x”',
+    ]);
   });
 
   test.each(['javascript:alert(1)', 'data:,x', 'file:///etc/', 'kept:abc', 'http://['])(
-    'a model at %s is the page’s own choice',
+    'for a model at %s the page’s own choice is taken',
     (model) => {
-      expect(readLink(`#prompt=a&model=${encodeURIComponent(model)}`, page)?.model).toBe('');
+      const { link, leftOut } = readLink(`#prompt=a&model=${encodeURIComponent(model)}`, page);
+      expect(link?.model).toBe('');
+      expect(leftOut).toEqual([`model “${model}”`]);
     },
   );
 });

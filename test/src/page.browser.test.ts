@@ -235,6 +235,33 @@ describe('the settings', () => {
   });
 });
 
+describe('a link', () => {
+  const addressed = (hash: string) => history.replaceState(null, '', hash);
+  afterEach(() => addressed(location.pathname + location.search));
+
+  test('that cannot be read is told, and stays in the address until that is noted', async () => {
+    addressed('#prompt=What%20is%20%E0%A4&layer=1');
+    await open();
+    const told = page.getByText(/^Not all of this link could be read\. Left out: prompt “What is/);
+    await expect.element(told).toBeVisible();
+    await ask('one');
+    await answered('You said: one');
+    expect(location.hash).toContain('prompt=');
+    await page.getByRole('button', { name: 'Close' }).first().click();
+    expect(told.elements()).toHaveLength(0);
+    await expect.poll(() => location.hash).toMatch(/^#layer=\d+&head=/);
+  });
+
+  test('of which a part cannot be read is offered without it', async () => {
+    addressed('#prompt=Hi&topK=many');
+    await open();
+    const told = page.getByText('asks a model: “Hi”. Not all of this link could be read');
+    await expect.element(told).toHaveTextContent('Left out: topK “many”.');
+    await page.getByRole('button', { name: 'No', exact: true }).click();
+    expect(page.getByText('Not all of this link').elements()).toHaveLength(0);
+  });
+});
+
 describe('copying an answer', () => {
   const copy = page.getByRole('button', { name: 'Copy', exact: true });
   afterEach(() => vi.restoreAllMocks());
