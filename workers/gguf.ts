@@ -219,7 +219,9 @@ async function readShard(source: ByteSource): Promise<Shard> {
 
 async function readMagic(header: Header): Promise<void> {
   const { source } = header;
-  if (source.byteLength < 24) bad(source, `has ${source.byteLength} bytes, too few for GGUF`);
+  if (source.byteLength < 24) {
+    bad(source, `has ${source.byteLength} of the 24 bytes that a GGUF file begins with`);
+  }
   const magic = await header.bytes(4, 'the first bytes');
   const text = String.fromCharCode(...magic);
   if (text === 'GGUF') return;
@@ -228,7 +230,7 @@ async function readMagic(header: Header): Promise<void> {
     : `bytes ${[...magic].map((b) => b.toString(16).padStart(2, '0')).join(' ')}`;
   throw new PalimpsestError(
     'BadModel',
-    `${source.name} is not a GGUF file: it begins with ${shown}, not "GGUF". Choose a file that ends in .gguf.`,
+    `${source.name} is not a GGUF file: it begins with ${shown}, not "GGUF". It is something else under this name; download the model again.`,
   );
 }
 

@@ -19,8 +19,9 @@ import {
   type Found,
 } from './checkpointModels.ts';
 import { Download, type Source } from './download.ts';
+import { openGguf } from './gguf.ts';
 import { HUB_URL, listRepository } from './hub.ts';
-import { readFile } from './localFile.ts';
+import { fileSource, readFile } from './localFile.ts';
 import {
   PalimpsestError,
   type CheckpointOffer,
@@ -600,6 +601,10 @@ export class Library implements WeightsApi {
 
   async adopt(files: File[]): Promise<string> {
     const { record, sorted } = describeFiles(files, this.#limits.pieceBytes);
+    await openGguf(sorted.map(fileSource)).catch((cause: unknown) => {
+      // What the engine does not read, llama.cpp may.
+      if ((cause as Error).name !== 'Unsupported') throw cause;
+    });
     const { model } = record;
     this.#opened.set(model, this.#enter(record, sorted));
     return model;

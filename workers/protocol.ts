@@ -254,7 +254,10 @@ export interface WeightsApi {
    */
   checkpoint(place: CheckpointPlace): Promise<CheckpointOffer>;
 
-  /** Use local .gguf files in place, all shards of a split one. Answers the name to open them by. Fails: Refused. */
+  /**
+   * Use local .gguf files in place, all shards of a split one. Reads their headers. Answers the name to open them by.
+   * Fails: Refused, BadModel (damaged, cut off, shards missing).
+   */
   adopt(files: File[]): Promise<string>;
   /** Copy adopted files into the store. Answers the name to open the copy by. Fails: QuotaExceeded, BadModel, Refused. */
   keep(model: string, report: (p: LoadProgress) => void): Promise<string>;

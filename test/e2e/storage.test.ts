@@ -271,19 +271,23 @@ describe('a model of one’s own', () => {
 
   test('dropped on the page they are taken; what is no model is refused with the reason', async () => {
     await open();
-    const drop = (name: string) =>
-      page.evaluate((name) => {
-        const transfer = new DataTransfer();
-        transfer.items.add(new File(['GGUF'], name));
-        for (const type of ['dragover', 'drop']) {
-          const event = new DragEvent(type, {
-            dataTransfer: transfer,
-            bubbles: true,
-            cancelable: true,
-          });
-          document.body.dispatchEvent(event);
-        }
-      }, name);
+    const drop = (name: string, bytes: Uint8Array = Buffer.from('G')) =>
+      page.evaluate(
+        ({ name, base64 }) => {
+          const transfer = new DataTransfer();
+          const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+          transfer.items.add(new File([bytes], name));
+          for (const type of ['dragover', 'drop']) {
+            const event = new DragEvent(type, {
+              dataTransfer: transfer,
+              bubbles: true,
+              cancelable: true,
+            });
+            document.body.dispatchEvent(event);
+          }
+        },
+        { name, base64: Buffer.from(bytes).toString('base64') },
+      );
     await button('Download only').waitFor();
     await drop('notes.txt');
     const refusal = page.getByText(/notes\.txt is not a \.gguf file/);
@@ -297,6 +301,9 @@ describe('a model of one’s own', () => {
     };
     await expect.poll(() => refusal.evaluate(within)).toBe(true);
     await drop('m.gguf');
+    await page.getByText(/^m\.gguf has 1 of the 24 bytes/).waitFor();
+    expect(await page.getByRole('combobox', { name: 'Model' }).inputValue()).toContain('/tiny/');
+    await drop('m.gguf', bytes);
     await page.getByText('Read from your files, in place.').waitFor();
   });
 

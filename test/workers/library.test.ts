@@ -12,6 +12,7 @@ import {
   weights,
   type Rig,
 } from '../fault/rig.ts';
+import { writeGguf } from './ggufWriter.ts';
 
 const noReport = () => {};
 
@@ -136,13 +137,33 @@ describe('opening', () => {
 });
 
 describe('local files', () => {
+  /** One of two shards, with a tensor of so many bytes. */
+  const shard = (number: number, bytes: number) =>
+    writeGguf(
+      [
+        ['split.no', 'u16', number],
+        ['split.count', 'u16', 2],
+        ['split.tensors.count', 'i32', 2],
+      ],
+      [
+        {
+          name: `t${number}`,
+          ne: [bytes / 4],
+          type: 0,
+          bytes: weights(bytes, number),
+          offset: null,
+        },
+      ],
+    );
+
   test('adopted files are read in place; kept ones from the store, after the files are gone', async () => {
-    const bytes = [weights(9000, 1), weights(150_000, 2)];
+    const bytes = [shard(0, 9000), shard(1, 150_000)];
     const files = bytes.map((part, i) => new File([part], `k-0000${i + 1}-of-00002.gguf`));
     const { library } = rig.tab();
     const adopted = await library.adopt([files[1]!, files[0]!]);
     const hashes = bytes.map(sha256Of);
-    const local = { model: adopted, shards: bytes, paths: [], bytes: 159_000, hashes };
+    const totalBytes = bytes[0]!.length + bytes[1]!.length;
+    const local = { model: adopted, shards: bytes, paths: [], bytes: totalBytes, hashes };
     expect(await readWhole(library, local)).toEqual(hashes);
     expect(await library.status(adopted)).toMatchObject({
       place: 'files',
@@ -153,10 +174,10 @@ describe('local files', () => {
 
     const reports: LoadProgress[] = [];
     const kept = await library.keep(adopted, (p) => void reports.push(p));
-    expect(reports.at(-1)).toMatchObject({ doneBytes: 159_000, totalBytes: 159_000 });
+    expect(reports.at(-1)).toMatchObject({ doneBytes: totalBytes, totalBytes });
     const second = rig.tab().library;
     expect(await readWhole(second, { ...local, model: kept })).toEqual(hashes);
-    expect(await second.list()).toMatchObject([{ name: 'k', storedBytes: 159_000 }]);
+    expect(await second.list()).toMatchObject([{ name: 'k', storedBytes: totalBytes }]);
     expect(rig.server.asked).toEqual([]);
 
     await damage(rig, bytes[0]!);
@@ -174,5 +195,31 @@ describe('local files', () => {
       await expect(library.adopt(files)).rejects.toMatchObject({ name: 'Refused' });
     }
     await expect(library.keep('files:x', noReport)).rejects.toMatchObject({ name: 'Refused' });
+  });
+
+  test('files that contradict themselves are refused before anyone would load them', async () => {
+    const { library } = rig.tab();
+    const [first, second] = [shard(0, 9000), shard(1, 9000)];
+    const cases: [Uint8Array<ArrayBuffer>[], RegExp][] = [
+      [[new Uint8Array(1)], /^m1\.gguf has 1 of the 24 bytes/],
+      [[weights(5000, 1)], /^m1\.gguf is not a GGUF file/],
+      [[first], /shard 1 of 2, but it came alone/],
+      [[first, second.subarray(0, 5000)], /^m2\.gguf ends at byte 5000/],
+      [[first, first], /both say they are shard 1 of 2/],
+    ];
+    for (const [parts, why] of cases) {
+      const files = parts.map((part, i) => new File([part], `m${i + 1}.gguf`));
+      await expect(library.adopt(files)).rejects.toMatchObject({
+        name: 'BadModel',
+        message: expect.stringMatching(why) as unknown,
+      });
+    }
+  });
+
+  test('files in an encoding that the engine does not read are taken: llama.cpp may read them', async () => {
+    const mxfp4 = { name: 't', ne: [32], type: 39, bytes: weights(17, 1), offset: null };
+    const { library } = rig.tab();
+    const adopted = await library.adopt([new File([writeGguf([], [mxfp4])], 'm.gguf')]);
+    expect(await library.status(adopted)).toMatchObject({ place: 'files', name: 'm' });
   });
 });
