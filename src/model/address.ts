@@ -65,3 +65,13 @@ export function sourceOf(model: string, page: string): string {
   const repository = /^\/([^/]+\/[^/]+)\/(?:resolve|tree)\//.exec(pathname)?.[1];
   return repository && host === 'huggingface.co' ? `${host}/${repository}` : host;
 }
+
+/** A text with each address in it cut down to host and file. */
+export function shortAddresses(text: string): string {
+  return text.replace(/https?:\/\/\S*[^\s.,;)]/g, (address) => {
+    if (!URL.canParse(address)) return address;
+    const { host, pathname } = new URL(address);
+    const [file, ...folders] = pathname.split('/').filter(Boolean).reverse();
+    return [host, ...(folders.length > 0 ? ['…'] : []), ...(file ? [file] : [])].join('/');
+  });
+}

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { isRepository, readAddress, sourceOf } from '../../src/model/address.ts';
+import { isRepository, readAddress, shortAddresses, sourceOf } from '../../src/model/address.ts';
 
 describe('an address as people type it', () => {
   test.each([
@@ -52,3 +52,13 @@ test('where a model comes from', () => {
   expect(sourceOf('kept:m.gguf:5:7', page)).toBe('this computer');
   expect(sourceOf('files:m.gguf:5:7|n.gguf:5:7', page)).toBe('this computer');
 });
+
+test.each([
+  ['https://host/m.gguf ended early', 'host/m.gguf ended early'],
+  [
+    'Nothing arrived from https://host:8/a/b/m.gguf?t=1; again',
+    'Nothing arrived from host:8/…/m.gguf; again',
+  ],
+  ['to http://host/models/m/, and https://host.', 'to host/…/m, and host.'],
+  ['A stored piece was missing', 'A stored piece was missing'],
+])('“%s” is said in short as “%s”', (text, short) => expect(shortAddresses(text)).toBe(short));

@@ -197,6 +197,13 @@ describe('how it is shown', () => {
     expect([acts.pause, acts.cancel].map((act) => act.mock.calls.length)).toEqual([1, 1]);
   });
 
+  test('a note names the host and the file of an address, and has the whole one in its title', async () => {
+    const note = 'https://host.org/a/resolve/main/m.gguf?x=1 answered 503; trying again in 2 s';
+    show({ note });
+    const told = page.getByText('host.org/…/m.gguf answered 503; trying again in 2 s');
+    await expect.element(told).toHaveAttribute('title', note);
+  });
+
   test('a full disk keeps what is there, and offers to free room', async () => {
     show({ state: 'failed', error: full });
     const alert = page.getByRole('alert');

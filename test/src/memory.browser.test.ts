@@ -490,9 +490,11 @@ describe('a first visit', () => {
     expect(client.loads).toHaveLength(1);
     await expect.element(message).toHaveFocus();
     // Why nothing arrives is said where the reader waits.
-    const note = 'No answer; trying again in 2 s';
+    const note = 'Nothing arrived from https://host/models/m/m.gguf; trying again in 2 s';
     client.loads[0]!.report({ phase: 'download', doneBytes: 0, totalBytes: 9, note });
-    await expect.element(page.getByText(note)).toBeVisible();
+    const told = page.getByText('Nothing arrived from host/…/m.gguf; trying again in 2 s');
+    await expect.element(told).toBeVisible();
+    await expect.element(told).toHaveAttribute('title', note);
   });
 
   test.each(['light', 'dark'])('axe finds nothing serious, %s', async (theme) => {
