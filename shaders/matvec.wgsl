@@ -4,11 +4,11 @@
 //
 // Shapes  x [T, .., COLS]   y [T, .., ROWS]   W [BATCH ROWS, COLS] in any matrix_* format
 //         x of (t, n) starts at X_FIRST + t X_TOKEN + n X_BATCH, y at Y_FIRST + t Y_TOKEN + n Y_BATCH (f32 units; x's multiples of 4)
-// Grid    (ROWS / 4, BATCH, T): one workgroup makes four rows; its lanes stride over the blocks of those rows
+// Grid    (ROWS / EACH, BATCH, T): one workgroup makes EACH rows; its lanes stride over the blocks of those rows
 // Links   matrix_*, sum_{tree,subgroup}
 // Oracle  test/reference/layers.ts linear
-// W_FIRST, and ROWS where BATCH is more than 1, are multiples of 4. A call is little more than what a lane waits for memory:
-// it asks for two blocks, and for what is in y, before it multiplies.
+// W_FIRST, and ROWS where BATCH is more than 1, are multiples of 4. EACH is 4, or 8 where rows are many: then x is read half as often.
+// A call of few rows is little more than what a lane waits for memory: it asks for two blocks, and for what is in y, before it multiplies.
 const ROWS = 2304u;
 const BATCH = 1u;
 const W_FIRST = 0u;
@@ -19,46 +19,77 @@ const X_BATCH = 0u;
 const Y_FIRST = 0u;
 const Y_TOKEN = 2304u;
 const Y_BATCH = 0u;
+const EACH = 4u;
 const BLOCKS = COLS / BLOCK;
-const AHEAD = select(1u, AT_ONCE, BLOCKS > SUM_LANES); // blocks that a lane asks for at once
+const AHEAD = select(1u, AT_ONCE, EACH == 4u && BLOCKS > SUM_LANES); // blocks that a lane asks for at once
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
+var<private> sum0: vec4f;
+var<private> sum1: vec4f;
 
-// Block b of four rows, asked for (where there is none, the last) and multiplied.
-fn ask(row: u32, b: u32) -> Four {
-  return ask_four(row, min(b, BLOCKS - 1u));
+// Block b of the rows, asked for (where there is none, the last) and multiplied.
+struct Asked {
+  upper: Four,
+  lower: Four,
 }
-fn product(asked: Four, first: u32, b: u32) -> vec4f {
-  return asked_four(asked, b, x[first + quad(b, 0u)], x[first + quad(b, 1u)]);
+fn ask(row: u32, b: u32) -> Asked {
+  let at = min(b, BLOCKS - 1u);
+  var lower = Four();
+  if (EACH > 4u) {
+    lower = ask_four(row + 4u, at);
+  }
+  return Asked(ask_four(row, at), lower);
+}
+fn bits_asked(asked: Asked) -> u32 {
+  return bits_of(asked.upper) | bits_of(asked.lower);
+}
+fn take(asked: Asked, first: u32, b: u32) {
+  let x0 = x[first + quad(b, 0u)];
+  let x1 = x[first + quad(b, 1u)];
+  sum0 += asked_four(asked.upper, b, x0, x1);
+  if (EACH > 4u) {
+    sum1 += asked_four(asked.lower, b, x0, x1);
+  }
+}
+
+// What y holds of the lane's row among four, and what it is to hold.
+fn held(at: u32, row: u32, lane: u32) -> f32 {
+  return y[at + min(row + lane % 4u, ROWS - 1u)];
+}
+fn keep(at: u32, row: u32, sums: vec4f, before: f32, lane: u32) {
+  if (lane < 4u && row + lane < ROWS) { // the last group may have fewer
+    y[at + row + lane] = before + sums[lane];
+  }
 }
 
 @compute @workgroup_size(SUM_LANES)
 fn matvec(@builtin(workgroup_id) group: vec3u, lane: Lane) {
-  let row = group.x * 4u;
+  let row = group.x * EACH;
   let w_row = W_FIRST + group.y * ROWS + row;
   let x_first = (X_FIRST + group.z * X_TOKEN + group.y * X_BATCH) / 4u;
-  let rows = min(ROWS - row, 4u); // the last group may have fewer
-  let at = Y_FIRST + group.z * Y_TOKEN + group.y * Y_BATCH + row + min(lane.index, rows - 1u);
-  var before = 0.0;
+  let at = Y_FIRST + group.z * Y_TOKEN + group.y * Y_BATCH;
+  var before = vec2f();
   if (ADD == 1u) {
-    before = y[at];
+    before = vec2f(held(at, row, lane.index), held(at, row + EACH - 4u, lane.index));
   }
   let zero = select(0u, 0xffffffffu, row >= ROWS); // 0, but no compiler knows
-  var acc = vec4f();
   for (var b = lane.index; b < BLOCKS; b += AHEAD * SUM_LANES) {
     var b0 = ask(w_row, b);
-    var b1 = Four();
+    var b1 = Asked();
     if (AHEAD > 1u) {
       b1 = ask(w_row, b + SUM_LANES);
-      b0 = kept_back(b0, zero & (bits_of(b0) | bits_of(b1)));
     }
-    acc += product(b0, x_first, b);
+    b0.upper = kept_back(b0.upper, zero & (bits_asked(b0) | bits_asked(b1)));
+    take(b0, x_first, b);
     if (AHEAD > 1u && b + SUM_LANES < BLOCKS) {
-      acc += product(b1, x_first, b + SUM_LANES);
+      take(b1, x_first, b + SUM_LANES);
     }
   }
-  let total = workgroup_sum(acc, lane);
-  if (lane.index < rows) {
-    y[at] = before + total[lane.index];
+  if (EACH > 4u) {
+    let sums = workgroup_sums(0.0, sum0, sum1, lane);
+    keep(at, row, sums.first, before.x, lane.index);
+    keep(at, row + 4u, sums.second, before.y, lane.index);
+  } else {
+    keep(at, row, workgroup_sum(sum0, lane), before.x, lane.index);
   }
 }

@@ -204,8 +204,9 @@ export const matvec = kernel('matvec', matvecSource, {
     'Y_FIRST',
     'Y_TOKEN',
     'Y_BATCH',
+    'EACH',
   ],
-  grid: (c, tokens) => [Math.ceil(c.ROWS / 4), c.BATCH, tokens],
+  grid: (c, tokens) => [Math.ceil(c.ROWS / c.EACH), c.BATCH, tokens],
 });
 
 /** As matvec, for many tokens at a time. TILE_ROWS and TILE_TOKENS are 32 or 64. */

@@ -197,16 +197,10 @@ export class Plan {
         Y_BATCH: yBatch,
       };
       if (this.single) {
-        const own = { ...consts, ADD: place.add ? 1 : 0 };
-        this.runMatrix(
-          K.matvec,
-          own,
-          { x, y },
-          w,
-          part,
-          [this.sum],
-          this.rowLanes(w.rows * w.batch, w.cols),
-        );
+        const rows = w.rows * w.batch;
+        const own = { ...consts, ADD: place.add ? 1 : 0, EACH: rows >= MANY_ROWS ? 8 : 4 };
+        const lanes = this.rowLanes(rows, w.cols);
+        this.runMatrix(K.matvec, own, { x, y }, w, part, [this.sum], lanes);
       } else {
         this.runMatrix(K.matmul, { ...consts, ...TILE }, { x, y }, w, part, [
           K.outer,

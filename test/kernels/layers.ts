@@ -167,17 +167,17 @@ function places({ rows, cols, batch, sharedX, apart }: ProductCase) {
   };
 }
 
-/** `add`: the product goes on top of what y holds. */
+/** `add`: the product goes on top of what y holds. `each`: rows that a workgroup makes. */
 export function checkMatvec(
   kernel: typeof kernels.matvec,
-  c: ProductCase & { add: boolean },
+  c: ProductCase & { add: boolean; each: 4 | 8 },
   sum: Sum,
 ): Promise<number> {
   return checkProduct(c, c.add, async ({ library, consts, inputs }) => {
     const { y } = await dispatch({
       kernel,
       libraries: [library, sum.library],
-      consts: { ...consts, ADD: c.add ? 1 : 0 },
+      consts: { ...consts, ADD: c.add ? 1 : 0, EACH: c.each },
       libraryConsts: { COLS: c.cols, SUM_LANES: sum.lanes },
       inputs,
       outputs: {},

@@ -24,7 +24,8 @@ const stack: ProductCase = {
   sharedX: false,
   apart: true,
 };
-const onTop = { ...stack, add: true };
+const onTop = { ...stack, add: true, each: 4 } as const;
+const eights = { ...onTop, rows: 36, each: 8 } as const;
 // 80 blocks of 64 lanes: two at once, of which most lanes' second is past the last.
 const ragged = { ...onTop, format: 'Q4_0', rows: 12, cols: 640, T: 1 } as const;
 const tile = { TILE_ROWS: 32, TILE_TOKENS: 32 } as const;
@@ -71,18 +72,26 @@ export const layerMutants: Mutant[] = [
   mutant(matvec, 'blocks past the last counted', ' && b + SUM_LANES < BLOCKS', '', (k) =>
     checkMatvec(k, ragged, TREE_64),
   ),
-  mutant(
-    matvec,
-    'one of the blocks asked for twice',
-    'product(b1, x_first',
-    'product(b0, x_first',
-    (k) => checkMatvec(k, ragged, TREE_64),
+  mutant(matvec, 'one of the blocks asked for twice', 'take(b1, x_first', 'take(b0, x_first', (k) =>
+    checkMatvec(k, ragged, TREE_64),
   ),
   mutant(matvec, 'a slice read from the first row', 'W_FIRST + group.y', 'group.y', (k) =>
     checkMatvec(k, onTop, TREE_64),
   ),
-  mutant(matvec, 'what y held is lost', 'before = y[at];', '', (k) =>
+  mutant(matvec, 'what y held is lost', 'before + sums', 'sums', (k) =>
     checkMatvec(k, onTop, TREE_64),
+  ),
+  mutant(matvec, 'the upper rows’ own for the lower', 'row + EACH - 4u, lane', 'row, lane', (k) =>
+    checkMatvec(k, eights, TREE_64),
+  ),
+  mutant(matvec, 'four rows twice', 'ask_four(row + 4u, at)', 'ask_four(row, at)', (k) =>
+    checkMatvec(k, eights, TREE_64),
+  ),
+  mutant(matvec, 'the lower rows not made', 'keep(at, row + 4u', 'keep(at, row', (k) =>
+    checkMatvec(k, eights, TREE_64),
+  ),
+  mutant(matvec, 'rows past the last written', ' && row + lane < ROWS', '', (k) =>
+    checkMatvec(k, eights, TREE_64),
   ),
   mutant(matvec, 'what y held is always added to', 'ADD == 1u', 'true', (k) =>
     checkMatvec(k, { ...onTop, add: false }, TREE_64),

@@ -1,12 +1,6 @@
 /** Known bugs of the library that reads matrices of signed bytes: row by row, and four rows at once. */
 import { embed, matrixOf, matvec } from '../../workers/kernels.ts';
-import {
-  checkEmbed,
-  checkMatvec,
-  TREE_64,
-  type EmbedCase,
-  type ProductCase,
-} from '../kernels/layers.ts';
+import { checkEmbed, checkMatvec, TREE_64, type EmbedCase } from '../kernels/layers.ts';
 import { libraryMutant, type Mutant } from './mutant.ts';
 
 const bytes = matrixOf('Q8_0');
@@ -16,9 +10,9 @@ const rows: EmbedCase = {
   ...{ format: 'Q8_0', D: 96, position: 0, stride: 1 },
   tokens: [0, 1, 2, 3, 4, 22, 23, 38, 39],
 };
-const product: ProductCase & { add: boolean } = {
+const product: Parameters<typeof checkMatvec>[1] = {
   ...{ format: 'Q8_0', rows: 12, cols: 96, T: 2, batch: 2 },
-  ...{ sharedX: false, apart: true, add: false },
+  ...{ sharedX: false, apart: true, add: false, each: 4 },
 };
 
 const row = (why: string, find: string, replace: string) =>
