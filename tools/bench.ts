@@ -107,8 +107,9 @@ if (result.refused.length > 0) process.exitCode = 1;
 
 function print({ stream, ...r }: BenchResult): void {
   if (stream) tell('stream read', stream, 'GB/s', 1);
-  for (const { rows, cols, matrices, gbps } of r.products) {
+  for (const { rows, cols, matrices, gbps, together } of r.products) {
     tell(`q4_0 product, ${rows} x ${cols}, ${matrices} of them`, gbps, 'GB/s', 0);
+    tell('the same in one call', together, 'GB/s', 0);
   }
   for (const { contextTokens, tokens, tokensPerSec, betweenMs } of r.decode) {
     tell(`decode, ${tokens} tokens after ${contextTokens}`, tokensPerSec, 'tokens/s', 1);

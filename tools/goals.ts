@@ -48,13 +48,16 @@ export async function gatherGoals(sources: GoalSources): Promise<Goals> {
   const goals = new Goals();
   const { software } = bench.device;
   const noGpu = 'measured on GPUs only';
-  const shareOf = (rows: number) => bench.products.find((p) => p.rows === rows)?.share;
-  const large = [shareOf(163840), shareOf(12544)];
+  const product = (rows: number) => bench.products.find((p) => p.rows === rows);
+  const [large, fused, small] = [product(163840), product(12544), product(2304)];
   const refused = bench.refused.join(' ') || 'not measured';
   goals.set('stream_read_gbps', bench.stream?.median, refused);
-  const least = large.some((share) => share === undefined) ? null : Math.min(large[0]!, large[1]!);
-  goals.set('gemv_q4_0_large_share', least, refused);
-  goals.set('gemv_q4_0_2304x4096_share', shareOf(2304), refused);
+  const least = (share: 'share' | 'togetherShare') =>
+    large && fused ? Math.min(large[share], fused[share]) : null;
+  goals.set('gemv_q4_0_large_share', least('togetherShare'), refused);
+  goals.set('gemv_q4_0_2304x4096_share', small?.togetherShare, refused);
+  goals.set('gemv_q4_0_large_in_turn_share', least('share'), refused);
+  goals.set('gemv_q4_0_2304x4096_in_turn_share', small?.share, refused);
   for (const [name, { figure, note }] of Object.entries(
     software ? nothingLarge(noGpu) : await largeFigures(sources),
   )) {

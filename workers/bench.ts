@@ -147,16 +147,23 @@ function productBytes(rows: number, cols: number): number {
   return 4 * rows * packedRow('Q4_0', cols).codeWords;
 }
 
-/** GB/s of 4-bit weights in one token's products, on as many matrices as no cache holds. */
+/**
+ * GB/s of 4-bit weights in one token's products, on as many matrices as no cache holds: one after another, each with the norm
+ * before it, as a token waits for them; or together in one call, as a stack: the products alone, with nothing between two.
+ */
 export async function* productRates(
   gpu: Gpu,
   rows: number,
   cols: number,
+  how: 'in turn' | 'together',
   runs: number,
   clock: Clock,
 ): AsyncGenerator<number> {
   const { codeWords } = packedRow('Q4_0', cols);
-  const count = productMatrices(gpu, rows, cols);
+  const wanted = productMatrices(gpu, rows, cols);
+  const bound = Math.max(1, Math.floor(gpu.report.maxBindingBytes / productBytes(rows, cols)));
+  const stacked = how === 'together' ? Math.min(wanted, bound) : 1;
+  const stacks = how === 'together' ? 1 : wanted;
   const used: Tensor[] = [];
   const take = (name: string, words: number) => {
     const tensor = gpu.tensor('scratch', name, [words]);
@@ -165,25 +172,26 @@ export async function* productRates(
   };
   try {
     const calls = await gpu.guard('matrices to multiply', () => {
-      const [x, w] = [take('x', cols), take('w', cols)];
+      const [x, w] = [take('x', stacked * cols), take('w', cols)];
       const plan = new Plan(gpu, 'decode', take('step', 4));
-      for (let i = 0; i < count; i++) {
-        const codes = take('codes', rows * codeWords);
-        fillWithNoise(gpu, codes, rows * codeWords);
-        const part = { firstRow: 0, rows, offset: 0, codes, scales: null };
+      for (let i = 0; i < stacks; i++) {
+        const codes = take('codes', stacked * rows * codeWords);
+        fillWithNoise(gpu, codes, stacked * rows * codeWords);
         const matrix = {
           name: 'noise',
           type: 'Q4_0' as const,
-          batch: 1,
+          batch: stacked,
           rows,
           cols,
-          parts: [part],
+          parts: [{ firstRow: 0, rows: stacked * rows, offset: 0, codes, scales: null }],
         };
-        plan.project(matrix, 0, null, { w, eps: 1e-5 }, x, take('y', rows));
+        const y = take('y', stacked * rows);
+        if (how === 'together') plan.linear(matrix, x, y);
+        else plan.project(matrix, 0, null, { w, eps: 1e-5 }, x, y);
       }
       return plan.calls.filter((call) => 'program' in call);
     });
-    yield* readRates(gpu, calls, count * productBytes(rows, cols), runs, clock);
+    yield* readRates(gpu, calls, stacks * stacked * productBytes(rows, cols), runs, clock);
   } finally {
     for (const tensor of used) gpu.release(tensor);
   }
@@ -320,12 +328,17 @@ export class Bench {
     const { stream } = this.#result;
     if (!stream) return;
     const { runs } = this.#wish;
+    const { clock } = this.#place;
     await this.#alone(async (gpu) => {
-      const gbps = await this.#collect(productRates(gpu, rows, cols, runs, this.#place.clock));
-      if (!this.#holds(`The product of ${rows} x ${cols}`, gbps.median)) return;
+      const rates = async (how: 'in turn' | 'together') =>
+        this.#collect(productRates(gpu, rows, cols, how, runs, clock));
+      const [gbps, together] = [await rates('in turn'), await rates('together')];
+      const name = `The product of ${rows} x ${cols}`;
+      if (!this.#holds(name, gbps.median) || !this.#holds(name, together.median)) return;
       const share = gbps.median / stream.median;
+      const togetherShare = together.median / stream.median;
       const matrices = productMatrices(gpu, rows, cols);
-      this.#result.products.push({ rows, cols, matrices, gbps, share });
+      this.#result.products.push({ rows, cols, matrices, gbps, share, together, togetherShare });
     });
   }
 

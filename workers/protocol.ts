@@ -511,13 +511,26 @@ export interface KernelFigure {
   share: number | null;
 }
 
+/** 4-bit products of a token, on as many matrices as no cache holds. */
+export interface ProductFigure {
+  rows: number;
+  cols: number;
+  matrices: number;
+  /** One after another, as a token waits for them: GB/s of weights, and the share of the stream's rate. */
+  gbps: Spread;
+  share: number;
+  /** The same in one call: the products alone, with nothing between two. */
+  together: Spread;
+  togetherShare: number;
+}
+
 /** What was measured so far; a list that is empty and a figure that is null were not. */
 export interface BenchResult {
   device: DeviceReport;
   model: string;
   /** GB/s of reading a buffer far larger than any cache: what everything else is held against. */
   stream: Spread | null;
-  products: { rows: number; cols: number; matrices: number; gbps: Spread; share: number }[];
+  products: ProductFigure[];
   /** One token after another, greedily, each read back; the first with a short prompt. */
   decode: {
     contextTokens: number;

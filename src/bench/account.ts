@@ -37,10 +37,10 @@ function row(what: string, s: Spread, unit: string, share: number | null = null)
 export function rowsOf(r: BenchResult): Row[] {
   const rows: Row[] = [];
   if (r.stream) rows.push(row('Reading memory', r.stream, 'GB/s'));
-  for (const { rows: out, cols, gbps, share } of r.products) {
-    rows.push(
-      row(`4-bit product, ${formatCount(out)} × ${formatCount(cols)}`, gbps, 'GB/s', share),
-    );
+  for (const { rows: out, cols, gbps, share, together, togetherShare } of r.products) {
+    const what = `4-bit product, ${formatCount(out)} × ${formatCount(cols)}`;
+    rows.push(row(`${what}, one after another`, gbps, 'GB/s', share));
+    rows.push(row(`${what}, many in one call`, together, 'GB/s', togetherShare));
   }
   r.decode.forEach(({ contextTokens, tokensPerSec, betweenMs }, index) => {
     const share = index === 0 ? r.tokenShare : null;

@@ -16,7 +16,12 @@ const result = (own: Partial<BenchResult>): BenchResult => ({
   device: { ...loaded.device, software: false, name: 'a gpu' },
   model: 'a model',
   stream: around(1000),
-  products: [{ rows: 16384, cols: 2304, matrices: 4, gbps: around(600), share: 0.6 }],
+  products: [
+    {
+      ...{ rows: 16384, cols: 2304, matrices: 4, gbps: around(600), share: 0.6 },
+      ...{ together: around(800), togetherShare: 0.8 },
+    },
+  ],
   decode: [
     { contextTokens: 32, tokens: 128, tokensPerSec: around(500), betweenMs: { p50: 2, p95: 2.5 } },
     { contextTokens: 1024, tokens: 128, tokensPerSec: around(400), betweenMs: { p50: 3, p95: 4 } },
@@ -61,7 +66,8 @@ test('the table has every figure with its spread, and the share where one means 
   });
   expect(rows.map(({ what, median, share }) => [what, median, share])).toEqual([
     ['Reading memory', '1,000', ''],
-    ['4-bit product, 16,384 × 2,304', '600', '60 %'],
+    ['4-bit product, 16,384 × 2,304, one after another', '600', '60 %'],
+    ['4-bit product, 16,384 × 2,304, many in one call', '800', '80 %'],
     ['Writing, after 32 tokens', '500', '4.8 %'],
     ['From one token to the next', '2.00', ''],
     ['Writing, after 1,024 tokens', '400', ''],

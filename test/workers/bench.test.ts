@@ -58,7 +58,10 @@ test('everything that has room is measured, and told as it comes', async () => {
   expect(result.stream!.least).toBeGreaterThan(0);
   const [product] = result.products;
   expect(product).toMatchObject({ rows: 64, cols: 256 });
-  expect(product!.share).toBeCloseTo(product!.gbps.median / result.stream!.median);
+  const { stream } = result;
+  expect(product!.share).toBeCloseTo(product!.gbps.median / stream!.median);
+  expect(product!.togetherShare).toBeCloseTo(product!.together.median / stream!.median);
+  expect(product!.together.runs).toBe(3);
   // 4,096 tokens have no room.
   expect(result.decode.map((d) => d.contextTokens)).toEqual([32, 64]);
   expect(result.prompts.map((p) => p.tokens)).toEqual([8]);
