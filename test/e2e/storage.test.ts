@@ -257,6 +257,34 @@ describe('a model of one’s own', () => {
     await page.getByLabel('Files of a model').setInputFiles('test/fixtures/tiny-q8_0.gguf');
   }
 
+  /** Drop a file on the page. */
+  async function drop(name: string, bytes: Uint8Array = Buffer.from('G')): Promise<void> {
+    await page.evaluate(
+      ({ name, base64 }) => {
+        const transfer = new DataTransfer();
+        const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+        transfer.items.add(new File([bytes], name));
+        for (const type of ['dragover', 'drop']) {
+          const event = new DragEvent(type, {
+            dataTransfer: transfer,
+            bubbles: true,
+            cancelable: true,
+          });
+          document.body.dispatchEvent(event);
+        }
+      },
+      { name, base64: Buffer.from(bytes).toString('base64') },
+    );
+  }
+
+  /** Whether it stands in the part of the panel that is on screen. */
+  function seen(told: Element): boolean {
+    const [own, around] = [told, document.querySelector('#panel')!].map((element) =>
+      element.getBoundingClientRect(),
+    );
+    return own!.top >= around!.top && own!.bottom <= Math.min(around!.bottom, innerHeight) + 1;
+  }
+
   test('files are read in place, answer, and are copied if wanted', async () => {
     await open();
     await openFiles();
@@ -271,40 +299,27 @@ describe('a model of one’s own', () => {
 
   test('dropped on the page they are taken; what is no model is refused with the reason', async () => {
     await open();
-    const drop = (name: string, bytes: Uint8Array = Buffer.from('G')) =>
-      page.evaluate(
-        ({ name, base64 }) => {
-          const transfer = new DataTransfer();
-          const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-          transfer.items.add(new File([bytes], name));
-          for (const type of ['dragover', 'drop']) {
-            const event = new DragEvent(type, {
-              dataTransfer: transfer,
-              bubbles: true,
-              cancelable: true,
-            });
-            document.body.dispatchEvent(event);
-          }
-        },
-        { name, base64: Buffer.from(bytes).toString('base64') },
-      );
     await button('Download only').waitFor();
     await drop('notes.txt');
     const refusal = page.getByText(/notes\.txt is not a \.gguf file/);
     await refusal.waitFor();
     // Dropped anywhere, it is told where it is seen: the panel has gone there.
-    const within = (alert: Element) => {
-      const [told, seen] = [alert, document.querySelector('#panel')!].map((element) =>
-        element.getBoundingClientRect(),
-      );
-      return told!.top >= seen!.top && told!.bottom <= seen!.bottom + 1;
-    };
-    await expect.poll(() => refusal.evaluate(within)).toBe(true);
+    await expect.poll(() => refusal.evaluate(seen)).toBe(true);
     await drop('m.gguf');
     await page.getByText(/^m\.gguf has 1 of the 24 bytes/).waitFor();
     expect(await page.getByRole('combobox', { name: 'Model' }).inputValue()).toContain('/tiny/');
     await drop('m.gguf', bytes);
     await page.getByText('Read from your files, in place.').waitFor();
+  });
+
+  test('where the panel is a sheet it opens to tell what was refused', async () => {
+    await page.setViewportSize({ width: 700, height: 600 });
+    await open();
+    await button('Memory').waitFor();
+    await drop('m.gguf');
+    const refusal = page.getByText(/^m\.gguf has 1 of the 24 bytes/);
+    await refusal.waitFor();
+    await expect.poll(() => refusal.evaluate(seen)).toBe(true);
   });
 
   test('an address of another site: looked at, fetched, there after a reload', async () => {

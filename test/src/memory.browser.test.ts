@@ -472,6 +472,30 @@ describe('a first visit', () => {
     await expect.poll(() => document.querySelectorAll('[data-token]').length).toBe(6);
   });
 
+  test('one that is dropped plays; one that cannot is told where it is seen, be the panel a closed sheet', async () => {
+    await page.viewport(700, 600);
+    const client = new ScriptedClient();
+    open(() => client);
+    await expect.element(page.getByText('of a recording')).toBeInTheDocument();
+    const panel = page.getByRole('complementary', { name: 'The model' });
+    const drop = (text: string) => {
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File([text], 'mine.json'));
+      for (const type of ['dragover', 'drop'])
+        document.body.dispatchEvent(
+          new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }),
+        );
+    };
+    drop('{}');
+    await expect.element(page.getByText(/it does not say "palimpsest/)).toBeInViewport();
+    drop(file);
+    await expect.poll(() => panel.elements()).toHaveLength(0);
+    await message.fill('one');
+    await userEvent.keyboard('{Enter}');
+    drop(file);
+    await expect.element(page.getByText('An answer is being written.')).toBeInViewport();
+  });
+
   test('hints come one at a time, and not again once they are enough', async () => {
     open(() => new ScriptedClient());
     const hint = page.getByRole('complementary', { name: /^Hint/ });
