@@ -165,6 +165,29 @@ describe('the instruments', () => {
     expect(await whole.text()).toContain('u  = beta (v - S^T k)');
   });
 
+  test('one that opens at the edge of the panel comes into view, also where it takes another one’s place', async () => {
+    for (const width of [1280, 380]) {
+      await page.viewport(width, 600);
+      open();
+      await ask();
+      if (width === 380) await page.getByRole('button', { name: 'Memory', exact: true }).click();
+      const seen = (title: Element) => {
+        const panel = document.querySelector('#panel')!.getBoundingClientRect();
+        const { top, bottom } = title.closest('section')!.getBoundingClientRect();
+        return top >= panel.top && Math.min(bottom, top + 100) <= panel.bottom;
+      };
+      for (const name of ['Next word', 'Change the memory', 'Forgetting']) {
+        (card(name).last().element() as HTMLElement).click();
+        await expect.element(card(name).last()).toHaveAttribute('aria-expanded', 'true');
+        await expect.poll(() => seen(card(name).last().element())).toBe(true);
+      }
+      await unmount(app!);
+      app = null;
+      document.body.replaceChildren();
+      localStorage.clear();
+    }
+  });
+
   test('a layer is chosen with the arrow keys, a head from its list, and both are in the address', async () => {
     open();
     await ask();
