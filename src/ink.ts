@@ -123,10 +123,9 @@ export function inkOfTurns(
     if (first !== null) {
       const placed = tokensFrom(pieces, first, count ?? pieces.length);
       while (placed.length > 0 && !text.startsWith(joinedText(placed))) placed.pop();
-      // The last token of an answer that was cut short has been said, but not taken in.
-      const cutShort =
-        first + placed.length === pieces.length && placed.length === (count ?? 0) - 1;
-      const whole = grows || cutShort || joinedText(placed).trim() === text.trim();
+      // The last tokens of an answer have been said before they are told of; of one that was cut short one is not taken in.
+      const latest = count !== null && first + placed.length === pieces.length;
+      const whole = grows || latest || joinedText(placed).trim() === text.trim();
       if (placed.length > 0 && whole) tokens = placed;
     }
     if (tokens && tokens.length > 0) inked.set(id, tokens);

@@ -10,8 +10,8 @@ export interface Progress extends LoadProgress {
   samples: { atMs: number; doneBytes: number }[];
 }
 
-/** A rate is taken over at most this long, so that it follows a connection that changes... */
-const windowMs = 4000;
+/** A rate is taken over at most this long, as the weights' own (workers/download.ts): both stand on one page... */
+const windowMs = 8000;
 /** ...and over at least this long, so that it does not jump. */
 const leastMs = 400;
 /** Weights are uploaded while the next ones arrive: within this long of a report, a download that goes on stays on screen. */

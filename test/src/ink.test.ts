@@ -80,6 +80,11 @@ describe('tokens of turns', () => {
     expect(inkOfTurns([...pieces, ' So'], [cutShort]).has(1)).toBe(false);
   });
 
+  test('one whose last tokens are not told of yet stays inked as far as they are', () => {
+    const told = { ...turn, count: 6, text: 'Mira. And so on' };
+    expect(inkOfTurns(pieces, [told]).get(1)).toHaveLength(3);
+  });
+
   test('one that is being written as far as it is in memory', () => {
     const growing = { ...turn, count: null, grows: true };
     expect(joinedText(inkOfTurns(pieces, [{ ...growing, text: 'Mira. And' }]).get(1)!)).toBe(

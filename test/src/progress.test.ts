@@ -31,8 +31,8 @@ test('the rate is that of the last seconds', () => {
   const slowed = follow(
     ['download', 0, 0],
     ['download', 400_000, 1000],
-    ['download', 400_000, 6000],
-    ['download', 410_000, 7000],
+    ['download', 400_000, 10_000],
+    ['download', 410_000, 11_000],
   );
   expect(slowed.bytesPerSec).toBe(10_000);
 });
