@@ -122,6 +122,21 @@ describe('the keyboard', () => {
     await expect.element(message).toHaveFocus();
   });
 
+  test('is spoken of only where there is one', async () => {
+    await open();
+    await ask('long');
+    await expect.element(message).toHaveAttribute('placeholder', 'Esc stops');
+    await unmount(app!);
+    document.body.replaceChildren();
+    const real = matchMedia;
+    vi.stubGlobal('matchMedia', (query: string) => real(query.replace('(pointer: coarse)', 'all')));
+    await open();
+    await ask('long');
+    await expect.element(stop).toBeVisible();
+    await expect.element(message).toHaveAttribute('placeholder', 'Write to the model');
+    vi.unstubAllGlobals();
+  });
+
   test('pressing Stop leaves the focus in the box', async () => {
     await open();
     await ask('long');
