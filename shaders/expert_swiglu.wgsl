@@ -34,37 +34,22 @@ fn squares_of(i: u32, j: u32) -> f32 {
   return dot(x[i], x[i]) + dot(x[j], x[j]);
 }
 
-// Block b of four rows of gate and up, asked for (where there is none, the last) and multiplied.
+// Block b of the rows of gate and up, asked for (where there is none, the last) and multiplied.
 struct Asked {
-  gate: Four,
-  up: Four_b,
-  low_gate: Four,
-  low_up: Four_b,
+  gate: Eight,
+  up: Eight_b,
 }
 fn ask(row: u32, b: u32) -> Asked {
   let at = min(b, BLOCKS - 1u);
-  var asked = Asked();
-  asked.gate = ask_four(row, at);
-  asked.up = ask_four_b(row, at);
-  if (EACH > 4u) {
-    asked.low_gate = ask_four(row + 4u, at);
-    asked.low_up = ask_four_b(row + 4u, at);
-  }
-  return asked;
+  return Asked(ask_eight(row, at, EACH == 8u), ask_eight_b(row, at, EACH == 8u));
 }
 fn bits_asked(asked: Asked) -> u32 {
-  return bits_of(asked.gate) | bits_of_b(asked.up);
+  return bits_of_eight(asked.gate) | bits_of_eight_b(asked.up);
 }
 fn take(asked: Asked, b: u32) {
   squares += squares_of(quad(b, 0u), quad(b, 1u));
-  let g = mat2x4f(normed(quad(b, 0u)), normed(quad(b, 1u)));
-  let u = mat2x4f(normed(quad_b(b, 0u)), normed(quad_b(b, 1u)));
-  gate[0] += asked_four(asked.gate, b, g[0], g[1]);
-  up[0] += asked_four_b(asked.up, b, u[0], u[1]);
-  if (EACH > 4u) {
-    gate[1] += asked_four(asked.low_gate, b, g[0], g[1]);
-    up[1] += asked_four_b(asked.low_up, b, u[0], u[1]);
-  }
+  gate += asked_eight(asked.gate, b, normed(quad(b, 0u)), normed(quad(b, 1u)), EACH == 8u);
+  up += asked_eight_b(asked.up, b, normed(quad_b(b, 0u)), normed(quad_b(b, 1u)), EACH == 8u);
 }
 
 fn leave(at: u32, gates: vec4f, ups: vec4f, i: u32) {
@@ -90,8 +75,7 @@ fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
       if (AHEAD > 1u) {
         b1 = ask(at, b + SUM_LANES);
         let held_by = zero & (bits_asked(b0) | bits_asked(b1));
-        b0.gate = kept_back(b0.gate, held_by);
-        b0.up = kept_back_b(b0.up, held_by);
+        b0 = Asked(eight_kept_back(b0.gate, held_by), eight_kept_back_b(b0.up, held_by));
       }
       take(b0, b);
       if (AHEAD > 1u && b + SUM_LANES < BLOCKS) {
@@ -100,24 +84,20 @@ fn expert_swiglu(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     }
   } else {
     for (var b = lane.index; b < COLS / BLOCK_c; b += SUM_LANES) {
-      let first = ask_four_c(row, b);
-      let second = ask_four_c(SHARED + row, b);
-      let held_by = zero & (bits_of_c(first) | bits_of_c(second));
+      let first = ask_eight_c(row, b, EACH == 8u);
+      let second = ask_eight_c(SHARED + row, b, EACH == 8u);
+      let held_by = zero & (bits_of_eight_c(first) | bits_of_eight_c(second));
       let h0 = normed(quad_c(b, 0u));
       let h1 = normed(quad_c(b, 1u));
       squares += squares_of(quad_c(b, 0u), quad_c(b, 1u));
-      gate[0] += asked_four_c(kept_back_c(first, held_by), b, h0, h1);
-      up[0] += asked_four_c(kept_back_c(second, held_by), b, h0, h1);
-      if (EACH > 4u) {
-        gate[1] += four_c(row + 4u, b, h0, h1);
-        up[1] += four_c(SHARED + row + 4u, b, h0, h1);
-      }
+      gate += asked_eight_c(eight_kept_back_c(first, held_by), b, h0, h1, EACH == 8u);
+      up += asked_eight_c(eight_kept_back_c(second, held_by), b, h0, h1, EACH == 8u);
     }
   }
   let sums = workgroup_sums(squares, gate[0], up[0], lane);
   let scale = inverseSqrt(sums.one / f32(COLS) + EPS);
   leave(slot * WIDTH + row, scale * sums.first, scale * sums.second, lane.index);
-  if (EACH > 4u) {
+  if (EACH == 8u) {
     let low_sums = workgroup_sums(0.0, gate[1], up[1], lane);
     leave(slot * WIDTH + row + 4u, scale * low_sums.first, scale * low_sums.second, lane.index);
   }

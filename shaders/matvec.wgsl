@@ -24,32 +24,13 @@ const BLOCKS = COLS / BLOCK;
 const AHEAD = select(1u, AT_ONCE, EACH == 4u && BLOCKS > SUM_LANES); // blocks that a lane asks for at once
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
-var<private> sum0: vec4f;
-var<private> sum1: vec4f;
 
 // Block b of the rows, asked for (where there is none, the last) and multiplied.
-struct Asked {
-  upper: Four,
-  lower: Four,
+fn ask(row: u32, b: u32) -> Eight {
+  return ask_eight(row, min(b, BLOCKS - 1u), EACH == 8u);
 }
-fn ask(row: u32, b: u32) -> Asked {
-  let at = min(b, BLOCKS - 1u);
-  var lower = Four();
-  if (EACH > 4u) {
-    lower = ask_four(row + 4u, at);
-  }
-  return Asked(ask_four(row, at), lower);
-}
-fn bits_asked(asked: Asked) -> u32 {
-  return bits_of(asked.upper) | bits_of(asked.lower);
-}
-fn take(asked: Asked, first: u32, b: u32) {
-  let x0 = x[first + quad(b, 0u)];
-  let x1 = x[first + quad(b, 1u)];
-  sum0 += asked_four(asked.upper, b, x0, x1);
-  if (EACH > 4u) {
-    sum1 += asked_four(asked.lower, b, x0, x1);
-  }
+fn product(asked: Eight, first: u32, b: u32) -> mat2x4f {
+  return asked_eight(asked, b, x[first + quad(b, 0u)], x[first + quad(b, 1u)], EACH == 8u);
 }
 
 // What y holds of the lane's row among four, and what it is to hold.
@@ -73,23 +54,24 @@ fn matvec(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     before = vec2f(held(at, row, lane.index), held(at, row + EACH - 4u, lane.index));
   }
   let zero = select(0u, 0xffffffffu, row >= ROWS); // 0, but no compiler knows
+  var acc = mat2x4f();
   for (var b = lane.index; b < BLOCKS; b += AHEAD * SUM_LANES) {
     var b0 = ask(w_row, b);
-    var b1 = Asked();
+    var b1 = Eight();
     if (AHEAD > 1u) {
       b1 = ask(w_row, b + SUM_LANES);
     }
-    b0.upper = kept_back(b0.upper, zero & (bits_asked(b0) | bits_asked(b1)));
-    take(b0, x_first, b);
+    b0.upper = kept_back(b0.upper, zero & (bits_of_eight(b0) | bits_of_eight(b1)));
+    acc += product(b0, x_first, b);
     if (AHEAD > 1u && b + SUM_LANES < BLOCKS) {
-      take(b1, x_first, b + SUM_LANES);
+      acc += product(b1, x_first, b + SUM_LANES);
     }
   }
-  if (EACH > 4u) {
-    let sums = workgroup_sums(0.0, sum0, sum1, lane);
+  if (EACH == 8u) {
+    let sums = workgroup_sums(0.0, acc[0], acc[1], lane);
     keep(at, row, sums.first, before.x, lane.index);
     keep(at, row + 4u, sums.second, before.y, lane.index);
   } else {
-    keep(at, row, workgroup_sum(sum0, lane), before.x, lane.index);
+    keep(at, row, workgroup_sum(acc[0], lane), before.x, lane.index);
   }
 }

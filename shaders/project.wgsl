@@ -27,8 +27,7 @@ const B_AHEAD = select(1u, AT_ONCE_b, FEW && B_BLOCKS > SUM_LANES);
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 var<private> squares: f32;
-var<private> sum0: vec4f;
-var<private> sum1: vec4f;
+var<private> acc: mat2x4f; // of four rows and, where EACH is 8, of four more
 
 // Fours i and j of x times the norm's weights, the squares counted.
 fn normed(i: u32, j: u32) -> mat2x4f {
@@ -39,49 +38,19 @@ fn normed(i: u32, j: u32) -> mat2x4f {
 }
 
 // Block b of the rows, asked for (where there is none, the last) and multiplied.
-struct AskedA {
-  upper: Four,
-  lower: Four,
+fn ask_a(row: u32, b: u32) -> Eight {
+  return ask_eight(row, min(b, A_BLOCKS - 1u), EACH == 8u);
 }
-fn ask_a(row: u32, b: u32) -> AskedA {
-  let at = min(b, A_BLOCKS - 1u);
-  var lower = Four();
-  if (EACH > 4u) {
-    lower = ask_four(row + 4u, at);
-  }
-  return AskedA(ask_four(row, at), lower);
-}
-fn bits_a(asked: AskedA) -> u32 {
-  return bits_of(asked.upper) | bits_of(asked.lower);
-}
-fn take_a(asked: AskedA, row: u32, b: u32) {
+fn take_a(asked: Eight, b: u32) {
   let h = normed(quad(b, 0u), quad(b, 1u));
-  sum0 += asked_four(asked.upper, b, h[0], h[1]);
-  if (EACH > 4u) {
-    sum1 += asked_four(asked.lower, b, h[0], h[1]);
-  }
+  acc += asked_eight(asked, b, h[0], h[1], EACH == 8u);
 }
-struct AskedB {
-  upper: Four_b,
-  lower: Four_b,
+fn ask_b(row: u32, b: u32) -> Eight_b {
+  return ask_eight_b(row, min(b, B_BLOCKS - 1u), EACH == 8u);
 }
-fn ask_b(row: u32, b: u32) -> AskedB {
-  let at = min(b, B_BLOCKS - 1u);
-  var lower = Four_b();
-  if (EACH > 4u) {
-    lower = ask_four_b(row + 4u, at);
-  }
-  return AskedB(ask_four_b(row, at), lower);
-}
-fn bits_b(asked: AskedB) -> u32 {
-  return bits_of_b(asked.upper) | bits_of_b(asked.lower);
-}
-fn take_b(asked: AskedB, row: u32, b: u32) {
+fn take_b(asked: Eight_b, b: u32) {
   let h = normed(quad_b(b, 0u), quad_b(b, 1u));
-  sum0 += asked_four_b(asked.upper, b, h[0], h[1]);
-  if (EACH > 4u) {
-    sum1 += asked_four_b(asked.lower, b, h[0], h[1]);
-  }
+  acc += asked_eight_b(asked, b, h[0], h[1], EACH == 8u);
 }
 
 // Four sums, of rows at .. at + 3 of a matrix that has `rows`.
@@ -100,41 +69,37 @@ fn project(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     let first = A_FIRST + row;
     for (var b = lane.index; b < A_BLOCKS; b += A_AHEAD * SUM_LANES) {
       var b0 = ask_a(first, b);
-      var b1 = AskedA();
+      var b1 = Eight();
       if (A_AHEAD > 1u) {
         b1 = ask_a(first, b + SUM_LANES);
-        let held_by = zero & (bits_a(b0) | bits_a(b1));
-        b0.upper = kept_back(b0.upper, held_by);
-        b0.lower = kept_back(b0.lower, held_by);
+        b0 = eight_kept_back(b0, zero & (bits_of_eight(b0) | bits_of_eight(b1)));
       }
-      take_a(b0, first, b);
+      take_a(b0, b);
       if (A_AHEAD > 1u && b + SUM_LANES < A_BLOCKS) {
-        take_a(b1, first, b + SUM_LANES);
+        take_a(b1, b + SUM_LANES);
       }
     }
   } else {
     let first = B_FIRST + row;
     for (var b = lane.index; b < B_BLOCKS; b += B_AHEAD * SUM_LANES) {
       var b0 = ask_b(first, b);
-      var b1 = AskedB();
+      var b1 = Eight_b();
       if (B_AHEAD > 1u) {
         b1 = ask_b(first, b + SUM_LANES);
-        let held_by = zero & (bits_b(b0) | bits_b(b1));
-        b0.upper = kept_back_b(b0.upper, held_by);
-        b0.lower = kept_back_b(b0.lower, held_by);
+        b0 = eight_kept_back_b(b0, zero & (bits_of_eight_b(b0) | bits_of_eight_b(b1)));
       }
-      take_b(b0, first, b);
+      take_b(b0, b);
       if (B_AHEAD > 1u && b + SUM_LANES < B_BLOCKS) {
-        take_b(b1, first, b + SUM_LANES);
+        take_b(b1, b + SUM_LANES);
       }
     }
   }
-  let sums = workgroup_sums(squares, sum0, sum1, lane);
+  let sums = workgroup_sums(squares, acc[0], acc[1], lane);
   let scale = inverseSqrt(sums.one / f32(COLS) + EPS);
   let rows = select(B_ROWS, A_ROWS, in_a); // the last group may have fewer
   let y_at = select(B_AT, A_AT, in_a);
   keep(y_at, row, rows, scale * sums.first, lane.index);
-  if (EACH > 4u) {
+  if (EACH == 8u) {
     keep(y_at, row + 4u, rows, scale * sums.second, lane.index);
   }
 }

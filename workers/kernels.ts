@@ -28,6 +28,7 @@ import attendWholeSource from '../shaders/lib/attend_whole.wgsl?raw';
 import bestSource from '../shaders/lib/best.wgsl?raw';
 import cacheF16Source from '../shaders/lib/cache_f16.wgsl?raw';
 import cacheF32Source from '../shaders/lib/cache_f32.wgsl?raw';
+import eightsSource from '../shaders/lib/eights.wgsl?raw';
 import factorF16Source from '../shaders/lib/factor_f16.wgsl?raw';
 import factorF32Source from '../shaders/lib/factor_f32.wgsl?raw';
 import kdaHeadSource from '../shaders/lib/kda_head.wgsl?raw';
@@ -127,11 +128,15 @@ const matrixSources = import.meta.glob<string>('../shaders/lib/matrix_*.wgsl', {
   eager: true,
 });
 
-/** The library that reads a matrix of this tensor type: shaders/lib/matrix_<type>.wgsl, with rows.wgsl where it has no own way with four rows. */
+/**
+ * The library that reads a matrix of this tensor type: shaders/lib/matrix_<type>.wgsl, with rows.wgsl where it has no own way
+ * with four rows, and eights.wgsl.
+ */
 export function matrixOf(type: TensorType): Library {
   const name = `matrix_${type.toLowerCase()}`;
   const source = matrixSources[`../shaders/lib/${name}.wgsl`]!;
-  return { name, source: /^fn four\b/m.test(source) ? source : `${source}\n${rowsSource}` };
+  const four = /^fn four\b/m.test(source) ? source : `${source}\n${rowsSource}`;
+  return { name, source: `${four}\n${eightsSource}` };
 }
 
 /** Columns among which a type's `quad` lays out a block: a run of so many, at a multiple of as many, has blocks of its own. */
@@ -191,40 +196,19 @@ export const addNorm = kernel('add_norm', addNormSource, {
   grid: (c, tokens) => [c.LAST === 1 ? 1 : tokens, 1, 1],
 });
 
+/** Where the rows of a product's inputs and outputs lie. */
+const PLACE = ['X_FIRST', 'X_TOKEN', 'X_BATCH', 'Y_FIRST', 'Y_TOKEN', 'Y_BATCH'] as const;
+
 export const matvec = kernel('matvec', matvecSource, {
   binds: ['x', 'y'],
-  consts: [
-    'ROWS',
-    'BATCH',
-    'W_FIRST',
-    'ADD',
-    'X_FIRST',
-    'X_TOKEN',
-    'X_BATCH',
-    'Y_FIRST',
-    'Y_TOKEN',
-    'Y_BATCH',
-    'EACH',
-  ],
+  consts: ['ROWS', 'BATCH', 'W_FIRST', ...PLACE, 'ADD', 'EACH'],
   grid: (c, tokens) => [Math.ceil(c.ROWS / c.EACH), c.BATCH, tokens],
 });
 
 /** As matvec, for many tokens at a time. TILE_ROWS and TILE_TOKENS are 32 or 64. */
 export const matmul = kernel('matmul', matmulSource, {
   binds: ['x', 'y'],
-  consts: [
-    'ROWS',
-    'BATCH',
-    'W_FIRST',
-    'X_FIRST',
-    'X_TOKEN',
-    'X_BATCH',
-    'Y_FIRST',
-    'Y_TOKEN',
-    'Y_BATCH',
-    'TILE_ROWS',
-    'TILE_TOKENS',
-  ],
+  consts: ['ROWS', 'BATCH', 'W_FIRST', ...PLACE, 'TILE_ROWS', 'TILE_TOKENS'],
   grid: (c, tokens) => [
     Math.ceil(c.ROWS / c.TILE_ROWS),
     Math.ceil(tokens / c.TILE_TOKENS),
@@ -472,18 +456,7 @@ export const route = kernel('route', routeSource, {
 
 export const expertMatvec = kernel('expert_matvec', expertMatvecSource, {
   binds: ['ids', 'x', 'y'],
-  consts: [
-    'ROWS',
-    'TOP',
-    'FIRST',
-    'COUNT',
-    'X_FIRST',
-    'X_TOKEN',
-    'X_BATCH',
-    'Y_FIRST',
-    'Y_TOKEN',
-    'Y_BATCH',
-  ],
+  consts: ['ROWS', 'TOP', 'FIRST', 'COUNT', ...PLACE],
   grid: (c, tokens) => [Math.ceil(c.ROWS / 4), c.TOP, tokens],
 });
 
@@ -502,21 +475,7 @@ export const expertGroup = kernel('expert_group', expertGroupSource, {
 /** As expertMatvec, for many tokens: after expertGroup with the same EXPERTS, TOP and TILE_TOKENS. */
 export const expertMatmul = kernel('expert_matmul', expertMatmulSource, {
   binds: ['list', 'tiles', 'x', 'y'],
-  consts: [
-    'ROWS',
-    'TOP',
-    'FIRST',
-    'COUNT',
-    'X_FIRST',
-    'X_TOKEN',
-    'X_BATCH',
-    'Y_FIRST',
-    'Y_TOKEN',
-    'Y_BATCH',
-    'EXPERTS',
-    'TILE_ROWS',
-    'TILE_TOKENS',
-  ],
+  consts: ['ROWS', 'TOP', 'FIRST', 'COUNT', ...PLACE, 'EXPERTS', 'TILE_ROWS', 'TILE_TOKENS'],
   grid: (c, tokens) => [
     Math.ceil(c.ROWS / c.TILE_ROWS),
     expertTiles(c.EXPERTS, c.TOP, c.TILE_TOKENS, tokens),

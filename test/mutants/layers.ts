@@ -72,8 +72,12 @@ export const layerMutants: Mutant[] = [
   mutant(matvec, 'blocks past the last counted', ' && b + SUM_LANES < BLOCKS', '', (k) =>
     checkMatvec(k, ragged, TREE_64),
   ),
-  mutant(matvec, 'one of the blocks asked for twice', 'take(b1, x_first', 'take(b0, x_first', (k) =>
-    checkMatvec(k, ragged, TREE_64),
+  mutant(
+    matvec,
+    'one of the blocks asked for twice',
+    'product(b1, x_first',
+    'product(b0, x_first',
+    (k) => checkMatvec(k, ragged, TREE_64),
   ),
   mutant(matvec, 'a slice read from the first row', 'W_FIRST + group.y', 'group.y', (k) =>
     checkMatvec(k, onTop, TREE_64),
@@ -82,9 +86,6 @@ export const layerMutants: Mutant[] = [
     checkMatvec(k, onTop, TREE_64),
   ),
   mutant(matvec, 'the upper rows’ own for the lower', 'row + EACH - 4u, lane', 'row, lane', (k) =>
-    checkMatvec(k, eights, TREE_64),
-  ),
-  mutant(matvec, 'four rows twice', 'ask_four(row + 4u, at)', 'ask_four(row, at)', (k) =>
     checkMatvec(k, eights, TREE_64),
   ),
   mutant(matvec, 'the lower rows not made', 'keep(at, row + 4u', 'keep(at, row', (k) =>

@@ -21,8 +21,15 @@ const four = (why: string, find: string, replace: string) =>
   libraryMutant(bytes, why, find, replace, (library) =>
     checkMatvec(matvec, { ...product, library }, TREE_64),
   );
+const eight = (why: string, find: string, replace: string) =>
+  libraryMutant(bytes, why, find, replace, (library) =>
+    checkMatvec(matvec, { ...product, rows: 16, each: 8, library }, TREE_64),
+  );
 
 export const matrixMutants: Mutant[] = [
+  eight('four rows twice', 'ask_four(row + 4u, b)', 'ask_four(row, b)'),
+  eight('one product for both fours', 'asked_four(asked.lower', 'asked_four(asked.upper'),
+  eight('four of eight rows left out', 'mat2x4f(asked_four', 'mat2x4f(0.0 * asked_four'),
   row('the codes of the first row of four for all', '[row % 4u]', '[0]'),
   row('the scales of two rows for four', ' | ((row / 2u) & 1u)', ''),
   row('a row scaled as the one before', '(row & 1u) == 1u', 'false'),
