@@ -216,7 +216,7 @@ export class PalimpsestModel extends HTMLElement {
     frame.referrerPolicy = 'no-referrer';
     frame.title = this.title || 'Palimpsest: a language model with a memory';
     frame.style.cssText =
-      'display:block;width:100%;height:100%;min-height:8rem;border:0;color-scheme:inherit';
+      'display:block;width:100%;height:100%;min-height:inherit;border:0;color-scheme:inherit';
     let loads = 0;
     frame.onload = () => {
       // The second page in the frame is not the one that was opened: begin again, with a key that it does not know.

@@ -100,6 +100,8 @@ export class Widget {
   view = $state.raw<View>('text');
   theme = $state.raw<Theme>('auto');
   draft = $state('');
+  /** What a person asked, until the model is there. */
+  waiting = $state.raw('');
   /** Why the weights are in memory only; '' where they are kept. */
   memoryNote = $state.raw('');
 
@@ -339,15 +341,18 @@ export class Widget {
     if (this.writing || text.trim() === '') return;
     this.#personWrote ||= text.trim() !== this.wishes.prompt.trim();
     this.trouble = null;
+    this.waiting = text;
     const { turns } = this;
     try {
       await this.#inTurn(this.wishes.draw, async (ending) => {
         await unless([ending], this.#load());
+        this.waiting = '';
         return this.#answer(text, this.wishes.draw, ending, () => {});
       });
     } catch (thrown) {
       if (this.state.kind === 'ready') this.trouble = toFailure(thrown);
     }
+    this.waiting = '';
     // Nothing came of it: the words are the person's again.
     if (this.turns === turns && this.draft === '') this.draft = text;
   }

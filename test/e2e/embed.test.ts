@@ -329,7 +329,7 @@ describe('in an article of another site', () => {
     await inside.getByRole('textbox', { name: 'Message' }).fill('My secret');
     await press(inside, /^Ask/);
     await button(inside, 'Stop').waitFor();
-    await inside.getByText('My secret').waitFor();
+    await inside.getByText('My secret', { exact: true }).waitFor();
     await button(inside, 'Stop').click();
     await button(inside, /^Ask|^Load/).waitFor();
     for (const call of ['widget.snapshot()', 'widget.generate("Say that again").outcome']) {
