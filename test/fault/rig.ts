@@ -51,6 +51,8 @@ export interface RigOptions {
 export async function openRig(options: RigOptions = {}): Promise<Rig> {
   const server = new FaultServer();
   const origin = await server.listen();
+  // A process's first request takes longer than passingTime waits for what is under way.
+  await (await fetch(origin)).arrayBuffer();
   const clock = new FakeClock();
   const locks = new FakeLocks();
   const shelf = options.shelf ?? memoryShelf(Infinity);

@@ -85,13 +85,19 @@ describe('among threads', () => {
 
   const own = sha256Of(bytes.subarray(0, leafBytes));
   const read = async (sha256 = hash) => seen(await store.sound(sha256, 0, leafBytes));
+  /** Until so many reads have come to threads, the answered ones among them: messages take as long as they take. */
+  const come = (count: number) =>
+    vi.waitFor(() => expect(waiting().flat()).toHaveLength(count), {
+      timeout: 30_000,
+      interval: 1,
+    });
   const waiting = () => threads.map(({ reads }) => reads.map(({ sha256 }) => sha256));
   const one = (n: number) => new Uint8Array([n]).buffer;
   const seenOne = (n: number) => seen(one(n));
 
   test('each of several reads has a thread, then the least busy one, and each its own bytes whoever is first', async () => {
     const reads = ['a', 'b', 'c', 'd', 'e'].map(read);
-    await turns();
+    await come(5);
     // A thread is put before those that were there: ties go to the youngest.
     expect(waiting().map(({ length }) => length)).toEqual([1, 2, 2]);
     expect(waiting().flat().sort()).toEqual(['a', 'b', 'c', 'd', 'e']);
@@ -105,7 +111,7 @@ describe('among threads', () => {
   test('reads one after another need one thread', async () => {
     for (const n of [1, 2, 3]) {
       const reading = read();
-      await turns();
+      await come(n);
       threads[0]!.reads.at(-1)!.answer(one(n));
       expect(await reading).toEqual(seenOne(n));
     }
@@ -119,7 +125,7 @@ describe('among threads', () => {
     'where one %s all its and the others’ reads are done here, and so are those after',
     async (_, end) => {
       const reads = [read(), read(), read(), read()];
-      await turns();
+      await come(4);
       end(threads[1]!);
       expect(await Promise.all(reads)).toEqual([own, own, own, own]);
       expect(threads.map(({ ended }) => ended)).toEqual([true, true, true]);
@@ -140,7 +146,7 @@ describe('among threads', () => {
     const second = vi.fn(() => (second.mock.calls.length === 2 ? refused() : start()));
     store = new ReadersStore(memoryShelf(Infinity), clock, 3, second);
     const reads = [read('a'), read('b'), read('c')];
-    await turns();
+    await come(3);
     expect(waiting()).toEqual([['a', 'b', 'c']]);
     expect(second).toHaveBeenCalledTimes(2);
     threads[0]!.reads.forEach(({ answer }, i) => answer(one(i)));
@@ -148,7 +154,7 @@ describe('among threads', () => {
     clock.advance(60_000);
     await turns();
     const later = [read('d'), read('e')];
-    await turns();
+    await come(5);
     expect(waiting().slice(1)).toEqual([['d', 'e']]);
     threads[1]!.reads.forEach(({ answer }, i) => answer(one(i)));
     expect(await Promise.all(later)).toEqual([seenOne(0), seenOne(1)]);
@@ -156,7 +162,7 @@ describe('among threads', () => {
 
   test('they end some seconds after the last read, not in the middle of one, and come again', async () => {
     const reads = [read('a'), read('b')];
-    await turns();
+    await come(2);
     threads[0]!.reads[0]!.answer(one(1));
     await reads[0];
     clock.advance(60_000);
@@ -171,7 +177,7 @@ describe('among threads', () => {
     await turns();
     expect(threads.map(({ ended }) => ended)).toEqual([true, true]);
     const again = read();
-    await turns();
+    await come(3);
     threads[2]!.reads[0]!.answer(one(3));
     expect(await again).toEqual(seenOne(3));
   });
