@@ -9,6 +9,7 @@ import { createTokenizer } from '../../workers/tokenizer.ts';
 import { fixture } from '../reference/golden.ts';
 import { emptyState, forward, greedy, openModel } from '../reference/model.ts';
 import { faultsOf, openBrowser } from './browser.ts';
+import { longestAnswer } from './settings.ts';
 import { modelFiles, openSite, type Site } from './site.ts';
 
 const tiny = fixture('tiny-f32.gguf');
@@ -37,10 +38,7 @@ test('an address opens it; it measures, can be stopped, and leaves the text to b
   await page.waitForURL((address) => !address.searchParams.has('bench'));
 
   const prompt = 'On a page';
-  await page.getByText('Settings', { exact: true }).click();
-  const longest = page.getByRole('spinbutton', { name: 'Longest answer' });
-  await longest.fill('8');
-  await longest.press('Tab');
+  await longestAnswer(page, 8);
   await page.getByRole('textbox', { name: 'Message' }).fill(prompt);
   /** What is written next, after `before`. */
   const write = async (before: string) => {

@@ -12,6 +12,7 @@ import { firstHalf, otherArchitecture, turnedBit } from '../damage.ts';
 import { fixture } from '../reference/golden.ts';
 import { emptyState, forward, greedy, openModel } from '../reference/model.ts';
 import { faultsOf, openBrowser, openBrowserWithoutGpu } from './browser.ts';
+import { longestAnswer } from './settings.ts';
 import { modelFiles, openSite, type Site } from './site.ts';
 
 const tiny = fixture('tiny-f32.gguf');
@@ -71,13 +72,6 @@ async function written(length: number): Promise<string> {
   return (await log().textContent())!;
 }
 
-async function longestAnswer(tokens: number): Promise<void> {
-  const field = page.getByRole('spinbutton', { name: 'Longest answer' });
-  if (!(await field.isVisible())) await page.getByText('Settings', { exact: true }).click();
-  await field.fill(String(tokens));
-  await field.press('Tab');
-}
-
 describe('a model without a chat template', () => {
   const prompt = 'On a page';
   let exact: string;
@@ -92,7 +86,7 @@ describe('a model without a chat template', () => {
 
   test('continues raw text as float64 does; stops; goes on; and is there after a reload', async () => {
     await visit('/?model=models/tiny/');
-    await longestAnswer(24);
+    await longestAnswer(page, 24);
     await send(prompt);
     await page.getByText(/has no chat template/).waitFor({ state: 'attached' });
     await finished();
@@ -102,7 +96,7 @@ describe('a model without a chat template', () => {
     await page.getByText('24 tokens', { exact: false }).first().waitFor();
 
     // The second prompt is the whole sheet: what was asked, and what was answered.
-    await longestAnswer(2048);
+    await longestAnswer(page, 2048);
     await button('Send').click();
     await written(8);
     await button('Stop').click();
@@ -117,7 +111,7 @@ describe('a model without a chat template', () => {
     const asked = weightsAsked().length;
     expect(asked).toBeGreaterThan(0);
     await page.reload();
-    await longestAnswer(24);
+    await longestAnswer(page, 24);
     await send(prompt);
     await finished();
     expect(await log().textContent()).toBe(first);
@@ -189,7 +183,7 @@ test('the embedded model loads, answers, stops, and goes on with the conversatio
   const usedFirst = await used();
   expect(usedFirst).toBeGreaterThan(10);
 
-  await longestAnswer(4);
+  await longestAnswer(page, 4);
   await send('Thanks.');
   await answers.nth(1).locator('.markdown').getByText(/\w/).first().waitFor();
   await finished();

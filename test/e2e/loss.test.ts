@@ -7,6 +7,7 @@ import { createTokenizer } from '../../workers/tokenizer.ts';
 import { fixture } from '../reference/golden.ts';
 import { emptyState, forward, greedy, openModel } from '../reference/model.ts';
 import { faultsOf, openBrowser } from './browser.ts';
+import { longestAnswer } from './settings.ts';
 import { modelFiles, openSite, type Site } from './site.ts';
 
 const tiny = fixture('tiny-f32.gguf');
@@ -43,13 +44,6 @@ const message = () => page.getByRole('textbox', { name: 'Message' });
 const button = (name: string) => page.getByRole('button', { name, exact: true });
 const log = () => page.getByRole('log');
 
-async function longestAnswer(tokens: number): Promise<void> {
-  const field = page.getByRole('spinbutton', { name: 'Longest answer' });
-  if (!(await field.isVisible())) await page.getByText('Settings', { exact: true }).click();
-  await field.fill(String(tokens));
-  await field.press('Tab');
-}
-
 /** Until so much is written. */
 async function written(length: number): Promise<void> {
   const long = (wanted: number) =>
@@ -84,7 +78,7 @@ async function killGpu(): Promise<void> {
 }
 
 test('a reload brings back what was said with its memory, and the prompt is not read again', async () => {
-  await longestAnswer(40);
+  await longestAnswer(page, 40);
   await message().fill(prompt);
   await button('Send').click();
   await finished();
@@ -94,7 +88,7 @@ test('a reload brings back what was said with its memory, and the prompt is not 
   await page.reload();
   const sheet = () => message().inputValue();
   await expect.poll(sheet).toBe(prompt + first);
-  await longestAnswer(24);
+  await longestAnswer(page, 24);
   await button('Send').click();
   await finished();
   const second = (await log().textContent())!;
@@ -105,7 +99,7 @@ test('a reload brings back what was said with its memory, and the prompt is not 
 
 // Last: a browser whose GPU process died often gives no adapter any more.
 test('an answer goes on through the loss of the GPU process, frozen for a while; too many losses end it in words', async () => {
-  await longestAnswer(80);
+  await longestAnswer(page, 80);
   await message().fill(prompt);
   await button('Send').click();
   await page.getByText(/has no chat template/).waitFor({ state: 'attached' });

@@ -9,6 +9,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { readRecording } from '../../src/replay.ts';
 import { fixture } from '../reference/golden.ts';
 import { faultsOf, openBrowser, openBrowserWithoutGpu } from './browser.ts';
+import { longestAnswer } from './settings.ts';
 import { modelFiles, openSite, type Site } from './site.ts';
 
 let browser: Browser;
@@ -203,10 +204,7 @@ describe('a first visit', () => {
 
 test('the tiny model: scrubbed, another token taken, disturbed, compared, and recorded to a file', async () => {
   await visit('/?model=models/tiny/');
-  const field = page.getByRole('spinbutton', { name: 'Longest answer' });
-  await page.getByText('Settings', { exact: true }).click();
-  await field.fill('6');
-  await field.press('Tab');
+  await longestAnswer(page, 6);
   await page.getByRole('textbox', { name: 'Message' }).fill('On a page');
   await button('Send').click();
   await page.getByText(/has no chat template/).waitFor({ state: 'attached' });
@@ -220,7 +218,7 @@ test('the tiny model: scrubbed, another token taken, disturbed, compared, and re
   await page.keyboard.press('ArrowLeft');
   await page.keyboard.press('ArrowLeft');
   await expect.poll(now).toBe(last - 2);
-  await card('Next word').click();
+  await card('Next word').press('Enter'); // by keys: what is told above moves the cards from under a mouse
   const other = page.getByRole('button', { name: /^Go on with/ }).nth(1);
   await other.click();
   await finished();
@@ -230,7 +228,7 @@ test('the tiny model: scrubbed, another token taken, disturbed, compared, and re
   await page.getByRole('group', { name: 'continuation 2 of 2' }).waitFor();
 
   // The memory emptied before the answer: another branch, shown beside the one it came from.
-  await card('Change the memory').click();
+  await card('Change the memory').press('Enter');
   await page.keyboard.press('Escape');
   await time().focus();
   await page.keyboard.press('Home');

@@ -12,6 +12,7 @@ import { openEndpoint, type EndpointServer } from '../endpoint.ts';
 import { fixture } from '../reference/golden.ts';
 import { emptyState, forward, greedy, openModel } from '../reference/model.ts';
 import { faultsOf, openBrowser, openBrowserWithoutGpu } from './browser.ts';
+import { longestAnswer } from './settings.ts';
 import { modelFiles, openSite, type Site } from './site.ts';
 import { tinyChat } from './tinyChat.ts';
 
@@ -60,13 +61,6 @@ async function send(text: string): Promise<void> {
   await button('Send').click();
 }
 
-async function longestAnswer(tokens: number): Promise<void> {
-  const field = page.getByRole('spinbutton', { name: 'Longest answer' });
-  if (!(await field.isVisible())) await page.getByText('Settings', { exact: true }).click();
-  await field.fill(String(tokens));
-  await field.press('Tab');
-}
-
 test('without WebGPU llama.cpp answers from the stored weights, as float64 does, and the page says so', async () => {
   const prompt = 'On a page';
   const tokenizer = createTokenizer((await openGguf(modelSources(tiny))).metadata);
@@ -79,7 +73,7 @@ test('without WebGPU llama.cpp answers from the stored weights, as float64 does,
   await page.getByText(/Nobody chose the processor/).waitFor({ state: 'attached' });
   expect(site.requested.filter((path) => /\.(gguf|wasm)$/.test(path))).toEqual([]);
 
-  await longestAnswer(24);
+  await longestAnswer(page, 24);
   await send(prompt);
   await page
     .getByText(/on the processor · 24 tokens/)
@@ -96,7 +90,7 @@ test('without WebGPU llama.cpp answers from the stored weights, as float64 does,
   expect(ranges).toBeGreaterThan(0);
   expect(asked(/\.wasm$/)).toHaveLength(1);
 
-  await longestAnswer(2000);
+  await longestAnswer(page, 2000);
   await send(prompt);
   await page.waitForFunction(
     (least) => (document.querySelector('[role=log]')?.textContent ?? '').length > least,
@@ -119,7 +113,7 @@ test('the processor is chosen by hand, and then the GPU: the same question has t
     expect(await page.getByText(/Nobody chose the processor/).count()).toBe(0);
     expect(site.requested.filter((path) => /\.(gguf|wasm)$/.test(path))).toEqual([]);
     await button('Ink').click();
-    await longestAnswer(16);
+    await longestAnswer(page, 16);
     await send('On a page');
     const answer = page.getByRole('article', { name: 'The model' }).locator('.markdown');
     const onProcessor = page.getByText(/^on the processor · 16 tokens/);

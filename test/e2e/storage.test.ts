@@ -9,6 +9,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { tinyCheckpoint } from '../../tools/fixtures/tinyCheckpoint.ts';
 import { fixtureJson } from '../reference/golden.ts';
 import { faultsOf, openBrowser } from './browser.ts';
+import { longestAnswer } from './settings.ts';
 import { modelFiles, openSite, type Site } from './site.ts';
 
 const file = 'test/fixtures/tiny-q4_0.gguf';
@@ -93,10 +94,7 @@ async function downloaded(name = 'tiny-q4_0'): Promise<void> {
 /** Load the model and let it write four tokens of raw text. */
 async function answers(): Promise<string> {
   if (await button('Raw text').isEnabled()) await button('Raw text').click();
-  const settings = page.getByText('Settings', { exact: true });
-  if (!(await page.getByRole('spinbutton', { name: 'Longest answer' }).isVisible()))
-    await settings.click();
-  await page.getByRole('spinbutton', { name: 'Longest answer' }).fill('4');
+  await longestAnswer(page, 4);
   await page.getByRole('textbox', { name: 'Message' }).fill('the memory of');
   await button('Send').click();
   const log = page.getByRole('log');
